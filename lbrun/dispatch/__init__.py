@@ -1,0 +1,1 @@
+"""Every open sample, from issue to its one completion: sending, retrying, completing."""

@@ -1,0 +1,433 @@
+"""The dispatcher: the one owner of every open sample, from LoadGen's issue to its one completion.
+
+It lives on one event loop. LoadGen's thread only ever calls `issue`. Everything else, the worker's reports,
+the pool's transitions and the timers, runs on the loop, so there is no lock and each sample's fate is
+decided in one place:
+
+    issue ──> unsent ──acquire──> open ──completed──> LoadGen, records
+                 ▲                  │
+                 │               failed ──plan──> ready again, or waiting, or failed for good
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind, Worker
+from lbrun.balance.health import State, Transition
+from lbrun.balance.pool import Pool
+from lbrun.dispatch.budget import RetryBudget
+from lbrun.dispatch.ports import CompletionPort, Finished, FirstToken, RecordPort
+from lbrun.dispatch.retry import LOSSES, History, Plan, RetryPolicy, RetryRules, Try, is_charged
+from lbrun.dispatch.sample import OpenSample, Unsent
+
+log = logging.getLogger("lbrun.dispatch")
+
+_TICK_S = 0.05
+_BURST = 512
+"""Samples sent in one go before the loop gets a turn, so that reading answers never waits long."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """issued = completed + failed + open, at any time. Attempts count every request sent."""
+
+    issued: int = 0
+    completed: int = 0
+    failed: int = 0
+    attempts: int = 0
+    retried: int = 0
+    restarted_streams: int = 0
+    late: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Dispatcher:
+    """Sends samples, retries them by the rules, completes each exactly once.
+
+    costs[i]: the balancer's cost of sample i in tokens. on_broken: called once, with the reason, when the
+    run cannot go on; by then every open sample has been completed as failed.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        worker: Worker,
+        port: CompletionPort,
+        records: RecordPort,
+        policy: RetryPolicy,
+        costs: Sequence[int],
+        on_broken: Callable[[str], None],
+    ) -> None:
+        self.counts = Counts()
+        self.errors: dict[str, int] = {}
+        self.broken: str | None = None
+        self._pool, self._worker, self._port, self._records = pool, worker, port, records
+        self._rules = RetryRules(policy)
+        self._policy = policy
+        self._costs = costs
+        self._on_broken = on_broken
+        self._budget = RetryBudget(policy.budget_share, policy.budget_per_s, now_s=time.monotonic())
+        self._inbox: deque[tuple[list[int], list[int], int]] = deque()
+        self._woken = False
+        self._unsent = Unsent()
+        self._open: dict[int, OpenSample] = {}
+        self._next_attempt = 0
+        self._ready: deque[OpenSample] = deque()
+        self._waiting: list[tuple[float, int, OpenSample]] = []
+        self._waiting_seq = 0
+        self._lost: dict[int, set[OpenSample]] = {}
+        self._first_tokens: list[FirstToken] = []
+        self._finished: list[Finished] = []
+        self._flush_due = False
+        self._tick: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # ---- life
+
+    def start(self) -> None:
+        """Begin on the running loop; the pool's transitions are listened to from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._pool.on_transition(self._transition)
+        self._worker.start(self)
+        self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+
+    def stop(self) -> None:
+        """End the timers; nothing is sent any more."""
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts on their way."""
+        return len(self._open)
+
+    @property
+    def unresolved(self) -> int:
+        """Samples issued and not completed, wherever they are."""
+        c = self.counts
+        return c.issued - c.completed - c.failed
+
+    # ---- LoadGen's thread
+
+    def issue(self, query_ids: list[int], sample_indices: list[int]) -> None:
+        """Take samples from LoadGen. Thread-safe, returns at once, never raises while the loop lives."""
+        self._inbox.append((query_ids, sample_indices, time.monotonic_ns()))
+        if not self._woken:
+            self._woken = True
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._take_inbox)
+
+    # ---- the loop: in
+
+    def _take_inbox(self) -> None:
+        self._woken = False
+        while self._inbox:
+            query_ids, indices, issued_ns = self._inbox.popleft()
+            self.counts.issued += len(query_ids)
+            self._unsent.add(query_ids, indices, issued_ns)
+        if self.broken is not None:
+            self._fail_unsent(self.broken)
+            self._flush()
+        else:
+            self._pump()
+
+    def _pump(self) -> None:
+        """Send what can be sent: retries first, then unsent samples in order."""
+        if self.broken is not None:
+            return
+        if self._ready:
+            self._pump_retries()
+        unsent = self._unsent
+        if unsent:
+            acquire, submit, costs = self._pool.acquire, self._worker.submit, self._costs
+            budget, open_ = self._budget, self._open
+            n = 0
+            while unsent and n < _BURST:
+                tokens = costs[unsent.peek_index()]
+                server = acquire(tokens)
+                if server is None:
+                    break
+                query_id, index, issued_ns = unsent.pop()
+                sample = OpenSample(query_id, index, issued_ns, tokens)
+                sample.server = server
+                attempt_id = self._next_attempt
+                self._next_attempt = attempt_id + 1
+                open_[attempt_id] = sample
+                budget.first_attempt()
+                n += 1
+                submit(attempt_id, index, server)
+            self.counts.attempts += n
+            if n == _BURST and unsent:
+                assert self._loop is not None
+                self._loop.call_soon(self._pump)
+        self._worker.flush()
+
+    def _pump_retries(self) -> None:
+        now_s = time.monotonic()
+        for _ in range(min(len(self._ready), _BURST)):
+            self._place(self._ready.popleft(), now_s)
+            if self.broken is not None:
+                return
+
+    def _place(self, sample: OpenSample, now_s: float) -> None:
+        """Send a sample that has failed before, put it off, or fail it for good."""
+        history = sample.history
+        assert history is not None
+        pool = self._pool
+        plan = self._rules.plan(history, pool.eligible, pool.up(), pool.returning(), now_s)
+        if plan.candidates:
+            if history.tries and is_charged(FailureKind(history.tries[-1].kind)):
+                wait_s = self._budget.take(now_s)
+                if wait_s > 0:
+                    self._put_off(sample, now_s + wait_s)
+                    return
+            server = pool.acquire_among(plan.candidates, sample.tokens)
+            self._resend(sample, server, plan.fresh)
+        elif plan.again_at_s is not None:
+            self._put_off(sample, plan.again_at_s)
+        else:
+            self._fail_for_good(sample, plan)
+
+    def _resend(self, sample: OpenSample, server: int, fresh: bool) -> None:
+        sample.server = server
+        attempt_id = self._next_attempt
+        self._next_attempt = attempt_id + 1
+        self._open[attempt_id] = sample
+        self.counts.attempts += 1
+        self.counts.retried += 1
+        self._worker.submit(attempt_id, sample.sample_index, server, fresh)
+
+    def _put_off(self, sample: OpenSample, until_s: float) -> None:
+        self._waiting_seq += 1
+        heapq.heappush(self._waiting, (until_s, self._waiting_seq, sample))
+
+    # ---- the loop: reports of the worker (AttemptSink)
+
+    def first_token(self, attempt_id: int, at_ns: int, payload: bytes | None) -> None:
+        """Report the first token of the sample, unless an earlier attempt's was reported already."""
+        sample = self._open.get(attempt_id)
+        if sample is None or sample.first_token_ns:
+            return
+        sample.first_token_ns = at_ns
+        self._first_tokens.append(FirstToken(sample.query_id, payload))
+        if not self._flush_due:
+            self._schedule_flush()
+
+    def completed(self, attempt_id: int, result: AttemptResult) -> None:
+        """Complete the sample."""
+        sample = self._open.pop(attempt_id, None)
+        if sample is None:
+            self.counts.late += 1
+            return
+        server = sample.server
+        sent_ns, first_byte_ns, first_token_ns, done_ns, answer = result
+        self._pool.succeeded(server, sample.tokens, done_ns * 1e-9)
+        counts = self.counts
+        counts.completed += 1
+        counts.output_tokens += answer.n_tokens
+        counts.input_tokens += answer.n_input_tokens
+        self._finished.append(Finished(sample.query_id, answer.payload, answer.n_tokens))
+        history = sample.history
+        if history is None:
+            self._records.add(
+                sample.query_id, sample.sample_index, server, 1, sample.issued_ns, sent_ns, first_byte_ns,
+                sample.first_token_ns, done_ns, answer.n_input_tokens, answer.n_tokens, 0, False,
+                answer.finish_reason, None,
+            )  # fmt: skip
+        else:
+            self._settle(sample, history)
+            tries = [*history.tries, Try(server, sent_ns, done_ns, 0, "")]
+            self._records.add(
+                sample.query_id, sample.sample_index, server, len(tries), sample.issued_ns, sent_ns,
+                first_byte_ns, sample.first_token_ns, done_ns, answer.n_input_tokens, answer.n_tokens, 0,
+                history.restarts > 0, answer.finish_reason, tries,
+            )  # fmt: skip
+        if not self._flush_due:
+            self._schedule_flush()
+
+    def failed(self, attempt_id: int, failure: AttemptFailure) -> None:
+        """Account for the failure and plan what follows."""
+        sample = self._open.pop(attempt_id, None)
+        if sample is None:
+            self.counts.late += 1
+            return
+        server, kind, now_s = sample.server, failure.kind, failure.at_ns * 1e-9
+        history = sample.history
+        if history is None:
+            history = sample.history = History()
+        self._rules.note(history, server, failure, now_s)
+        if failure.first_token_ns:
+            self.counts.restarted_streams += 1
+        if failure.sent and kind in LOSSES:
+            history.undecided.add(server)
+            self._lost.setdefault(server, set()).add(sample)
+        self._pool.failed(server, sample.tokens, failure, now_s)
+        if failure.sent and kind in LOSSES and self._pool.state(server) is State.EJECTED:
+            self._server_died(server)
+        self._ready.append(sample)
+        if not self._flush_due:
+            self._schedule_flush()
+
+    # ---- the loop: out
+
+    def _schedule_flush(self) -> None:
+        self._flush_due = True
+        assert self._loop is not None
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Hand to LoadGen what the last turn of the loop has brought, then fill the freed places."""
+        self._flush_due = False
+        first, self._first_tokens = self._first_tokens, []
+        done, self._finished = self._finished, []
+        if first:
+            self._port.first_tokens(first)
+        if done:
+            self._port.complete(done)
+        if self._unsent or self._ready:
+            self._pump()
+
+    def _settle(self, sample: OpenSample, history: History) -> None:
+        """An answer arrived: whoever refused or lost this sample before is judged by it."""
+        for server in history.undecided:
+            lost = self._lost.get(server)
+            if lost is not None:
+                lost.discard(sample)
+        for server, failure in history.refused.items():
+            if failure.status in (401, 403, 404):
+                self._pool.exclude(server, f"answers {failure.message}, others serve the same request")
+            else:
+                self._pool.blame(server, failure, time.monotonic())
+
+    def _fail_for_good(self, sample: OpenSample, plan: Plan) -> None:
+        reason = plan.failure or "no server left"
+        self._resolve_failed(sample, reason)
+        if plan.bad_request and self._policy.stop_on_bad_request:
+            self.break_off(f"sample {sample.sample_index}: {reason}")
+
+    def _resolve_failed(self, sample: OpenSample, reason: str) -> None:
+        """The sample's completion as a failure: LoadGen hears of it with no bytes and no tokens."""
+        history = sample.history or History()
+        if sample.history is not None:
+            for server in history.undecided:
+                self._lost.get(server, set()).discard(sample)
+        tries = history.tries
+        kind = tries[-1].kind if tries else int(FailureKind.EVICTED)
+        self.counts.failed += 1
+        self._note_error(f"sample {sample.sample_index}: {reason}", reason)
+        self._finished.append(Finished(sample.query_id, None, 0))
+        if not self._flush_due:
+            self._schedule_flush()
+        self._records.add(
+            sample.query_id, sample.sample_index, sample.server, len(tries), sample.issued_ns,
+            tries[0].sent_ns if tries else 0, 0, sample.first_token_ns, time.monotonic_ns(), 0, 0, kind,
+            history.restarts > 0, "", tries or [Try(-1, 0, time.monotonic_ns(), kind, reason)],
+        )  # fmt: skip
+
+    def _note_error(self, line: str, reason: str) -> None:
+        n = self.errors.get(reason, 0)
+        if n or len(self.errors) < 100:
+            self.errors[reason] = n + 1
+        if n < 3:
+            log.error("%s", line)
+
+    # ---- the pool's transitions, and time
+
+    def _transition(self, transition: Transition) -> None:
+        server, to = transition.server, transition.to
+        if to is State.EJECTED:
+            if transition.gone:
+                self._server_died(server)
+            else:
+                self._undecided_over(server)
+            self._worker.evict(server)
+        elif to is State.READY:
+            self._undecided_over(server)
+            self._hurry()
+
+    def _server_died(self, server: int) -> None:
+        for sample in self._lost.pop(server, ()):
+            if sample.history is not None:
+                sample.history.undecided.discard(server)
+                sample.history.deaths.add(server)
+
+    def _undecided_over(self, server: int) -> None:
+        for sample in self._lost.pop(server, ()):
+            if sample.history is not None:
+                sample.history.undecided.discard(server)
+
+    def _hurry(self) -> None:
+        """A server joined: look at all that waits, and at the unsent, in the loop's next turn."""
+        if self._waiting:
+            self._ready.extend(sample for _, _, sample in sorted(self._waiting, key=lambda w: w[1]))
+            self._waiting.clear()
+        if not self._flush_due:
+            self._schedule_flush()
+
+    def _on_tick(self) -> None:
+        assert self._loop is not None
+        self._tick = self._loop.call_later(_TICK_S, self._on_tick)
+        if self.broken is not None:
+            return
+        now_s = time.monotonic()
+        down_since = self._pool.all_down_since(now_s)
+        if down_since is not None and now_s - down_since > self._policy.grace_s and self.unresolved:
+            said = "\n".join(f"  {url}: {error}" for url, error in self._pool.last_errors())
+            self.break_off(f"All servers marked as failed, for {now_s - down_since:.0f} s:\n{said}")
+            return
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= now_s:
+            self._ready.append(heapq.heappop(waiting)[2])
+        if self._ready or self._unsent:
+            self._pump()
+
+    # ---- ends before the time
+
+    def hold(self) -> None:
+        """Send nothing new; what is in flight may end. For a drain after an interrupt."""
+        self._fail_unsent("interrupted before it was sent")
+        for sample in self._ready:
+            self._resolve_failed(sample, "interrupted while it waited for a retry")
+        for _, _, sample in self._waiting:
+            self._resolve_failed(sample, "interrupted while it waited for a retry")
+        self._ready.clear()
+        self._waiting.clear()
+        self.broken = self.broken or "interrupted"
+        self._flush()
+
+    def break_off(self, reason: str) -> None:
+        """End the run: every open sample is completed as failed, whatever comes later is late."""
+        if self.broken is None:
+            self.broken = reason
+            log.error("the run is broken off: %s", reason)
+            self.fail_open(reason)
+            self._on_broken(reason)
+
+    def fail_open(self, reason: str) -> None:
+        """Complete everything that is open as failed."""
+        in_flight, self._open = self._open, {}
+        for attempt_id, sample in in_flight.items():
+            self._worker.cancel(attempt_id)
+            self._pool.release(sample.server, sample.tokens)
+            self._resolve_failed(sample, reason)
+        for sample in (*self._ready, *(w[2] for w in self._waiting)):
+            self._resolve_failed(sample, reason)
+        self._ready.clear()
+        self._waiting.clear()
+        self._fail_unsent(reason)
+        self._flush()
+
+    def _fail_unsent(self, reason: str) -> None:
+        while self._unsent:
+            query_id, index, issued_ns = self._unsent.pop()
+            self._resolve_failed(OpenSample(query_id, index, issued_ns, 0), reason)

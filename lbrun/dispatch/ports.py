@@ -1,0 +1,57 @@
+"""What the dispatcher needs of LoadGen and of the records, without knowing either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from lbrun.dispatch.retry import Try
+
+
+class FirstToken(NamedTuple):
+    """The first token of a sample; payload as LoadGen logs it, None where not asked for."""
+
+    query_id: int
+    payload: bytes | None
+
+
+class Finished(NamedTuple):
+    """A sample's completion; n_tokens 0 and no payload for a failed one."""
+
+    query_id: int
+    payload: bytes | None
+    n_tokens: int
+
+
+class CompletionPort(Protocol):
+    """LoadGen, as the dispatcher sees it. Neither method raises."""
+
+    def first_tokens(self, batch: Sequence[FirstToken]) -> None:
+        """Report first tokens; before the samples' completions."""
+
+    def complete(self, batch: Sequence[Finished]) -> None:
+        """Complete samples; each once."""
+
+
+class RecordPort(Protocol):
+    """Where a sample's row goes, once, when it is completed."""
+
+    def add(
+        self,
+        query_id: int,
+        sample_index: int,
+        server: int,
+        n_attempts: int,
+        issued_ns: int,
+        sent_ns: int,
+        first_byte_ns: int,
+        first_token_ns: int,
+        done_ns: int,
+        n_input_tokens: int,
+        n_tokens: int,
+        failure: int,
+        restarted: bool,
+        finish_reason: str,
+        attempts: list[Try] | None,
+    ) -> None:
+        """Keep one row; failure is a FailureKind or 0, times are monotonic nanoseconds."""

@@ -1,0 +1,234 @@
+"""What follows from a failed attempt. Pure: a sample's history and the pool's states in, a plan out.
+
+The rules, by what failed:
+
+========================================  =========================================================
+refused, DNS, TLS, lost before any byte   another server, now
+a kept-alive connection had been closed   the same server again, on a new connection; nobody is blamed
+5xx, malformed, error in a 200, cut ...   another server; counts against this one
+429                                       another server, or this one after its Retry-After
+any other status                          each *other* server once; if all agree, the sample is at fault
+taken back from an ejected server         another server, now; not an attempt of the sample's
+no descriptor or port here                after a pause; nobody is blamed
+the server died under it, twice           never again: the sample may be what kills them
+========================================  =========================================================
+
+An untried server comes first. The same server is asked again only after a wait that doubles
+(tenacity's exponential wait), and at most ``max_retries_per_server`` times for one sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tenacity import RetryCallState, stop_after_attempt, wait_exponential
+
+from lbrun.attempt import AttemptFailure, FailureKind
+
+_NOT_AN_ATTEMPT = frozenset(
+    {
+        FailureKind.EVICTED,
+        FailureKind.STALE_CONNECTION,
+        FailureKind.LOCAL,
+        FailureKind.WORKER_DIED,
+        FailureKind.HTTP_429,
+    }
+)
+_FREE = frozenset(
+    {
+        FailureKind.EVICTED,
+        FailureKind.STALE_CONNECTION,
+        FailureKind.REFUSED,
+        FailureKind.LOST_BEFORE_BYTE,
+        FailureKind.WORKER_DIED,
+    }
+)
+"""Moves that cost no server any work, so that the budget does not pace them: the attempt was never
+begun, or its server is gone."""
+
+LOSSES = frozenset({FailureKind.LOST_BEFORE_BYTE, FailureKind.CUT, FailureKind.STALE_CONNECTION})
+"""Failures by which a server's death shows in an attempt that it had already received."""
+
+POISON_DEATHS = 2
+MAX_PAUSES = 40
+"""So often a sample is put off by 429 or for want of a descriptor before it fails."""
+POLL_S = 0.25
+"""How often a sample that nobody can take is looked at again, besides whenever a server joins."""
+LOST_PAUSE_S = 0.05
+"""Before a sample whose connection was lost is sent elsewhere: when several servers go at once, the next
+one is known to be gone by then, and the sample is not taken for what killed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """max_retries_per_server: attempts of one sample at one server. wait_*: before the same server is
+    asked again. grace_s: how long a sample waits for a server to return. budget_*: retries that cost work
+    are paced to this share of the load plus this rate. stop_on_bad_request: a sample that every server
+    refuses (4xx) ends the run.
+    """
+
+    max_retries_per_server: int = 3
+    wait_base_s: float = 0.05
+    wait_cap_s: float = 2.0
+    grace_s: float = 30.0
+    budget_share: float = 0.2
+    budget_per_s: float = 10.0
+    stop_on_bad_request: bool = True
+
+
+class Try(NamedTuple):
+    """One ended attempt, as it goes into the records."""
+
+    server: int
+    sent_ns: int
+    end_ns: int
+    kind: int
+    message: str
+
+
+@dataclass(slots=True)
+class History:
+    """What a sample has been through; made at its first failure, so that a good sample has none.
+
+    counts: attempts that count, by server. refused: servers that answered 4xx, with that answer.
+    deaths: servers that went down under an attempt of this sample; undecided: servers that lost one, and of
+    which it is not known yet whether they are down. ready_at_s: when a server may be asked again.
+    waiting_since_s: since when every server that is left has been down.
+    """
+
+    tries: list[Try] = field(default_factory=list)
+    counts: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, AttemptFailure] = field(default_factory=dict)
+    deaths: set[int] = field(default_factory=set)
+    undecided: set[int] = field(default_factory=set)
+    ready_at_s: dict[int, float] = field(default_factory=dict)
+    pauses: int = 0
+    restarts: int = 0
+    waiting_since_s: float | None = None
+    stale_server: int | None = None
+    not_before_s: float = 0.0
+    last_message: str = ""
+
+
+class Plan(NamedTuple):
+    """What to do with a sample next.
+
+    candidates: servers to choose from now, best group only. again_at_s: when to look again if there are
+    none. failure: why the sample is not sent any more. fresh: on a new connection.
+    """
+
+    candidates: Sequence[int] = ()
+    again_at_s: float | None = None
+    failure: str | None = None
+    bad_request: bool = False
+    fresh: bool = False
+
+
+class RetryRules:
+    """The policy, applied. Holds no state of any sample."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy = policy
+        self._wait = wait_exponential(multiplier=policy.wait_base_s, max=policy.wait_cap_s)
+        self._stop = stop_after_attempt(policy.max_retries_per_server)
+
+    def note(self, history: History, server: int, failure: AttemptFailure, now_s: float) -> None:
+        """Add an ended attempt to the sample's history."""
+        kind = failure.kind
+        history.tries.append(
+            Try(server, failure.sent_ns, failure.at_ns, int(kind), failure.message)
+        )
+        history.last_message = failure.message
+        history.stale_server = server if kind is FailureKind.STALE_CONNECTION else None
+        if failure.first_token_ns:
+            history.restarts += 1
+        if kind is FailureKind.HTTP_4XX:
+            history.refused[server] = failure
+        elif kind is FailureKind.HTTP_429:
+            history.pauses += 1
+            history.ready_at_s[server] = now_s + (failure.retry_after_s or self._pause_s(history.pauses))
+        elif kind is FailureKind.LOCAL:
+            history.pauses += 1
+            history.ready_at_s = dict.fromkeys(
+                (*history.ready_at_s, server), now_s + self._pause_s(history.pauses)
+            )
+        elif kind not in _NOT_AN_ATTEMPT:
+            count = history.counts.get(server, 0) + 1
+            history.counts[server] = count
+            history.ready_at_s[server] = now_s + self._wait(_after(count))
+        history.not_before_s = now_s + LOST_PAUSE_S if failure.sent and kind in LOSSES and not failure.reused else 0.0
+
+    def _pause_s(self, n: int) -> float:
+        return float(self._wait(_after(n)))
+
+    def exhausted_at(self, history: History, server: int) -> bool:
+        """The sample may not be sent to this server any more."""
+        count = history.counts.get(server, 0)
+        return server in history.refused or (count > 0 and bool(self._stop(_after(count))))
+
+    def plan(
+        self,
+        history: History,
+        eligible: Sequence[int],
+        up: Sequence[int],
+        returning: Sequence[int],
+        now_s: float,
+    ) -> Plan:
+        """Where the sample may go.
+
+        eligible: servers that would take a request now. up: those that serve, be they full or throttled,
+        the eligible ones among them. returning: those that are down and may come back.
+        """
+        if len(history.deaths) >= POISON_DEATHS:
+            return Plan(
+                failure="its attempts coincided with the death of two servers, so it is not sent again; "
+                "last: " + history.last_message
+            )
+        if history.pauses > MAX_PAUSES:
+            return Plan(failure=f"put off {history.pauses} times; last: {history.last_message}")
+        if history.undecided and len(history.deaths | history.undecided) >= POISON_DEATHS:
+            return Plan(again_at_s=now_s + 0.1)
+        if now_s < history.not_before_s:
+            return Plan(again_at_s=history.not_before_s)
+        if history.stale_server is not None and history.stale_server in eligible:
+            return Plan(candidates=(history.stale_server,), fresh=True)
+        counts, exhausted = history.counts, self.exhausted_at
+        open_now = [s for s in eligible if not exhausted(history, s)]
+        due = [s for s in open_now if history.ready_at_s.get(s, 0.0) <= now_s]
+        if due:
+            history.waiting_since_s = None
+            return Plan(candidates=[s for s in due if s not in counts] or due)
+        if any(not exhausted(history, s) for s in up):
+            history.waiting_since_s = None
+            times = [history.ready_at_s.get(s, now_s) for s in open_now]
+            return Plan(again_at_s=max(min(times, default=now_s), now_s + POLL_S))
+        if any(not exhausted(history, s) for s in returning):
+            if history.waiting_since_s is None:
+                history.waiting_since_s = now_s
+            if now_s - history.waiting_since_s <= self.policy.grace_s:
+                return Plan(again_at_s=now_s + POLL_S)
+        return self._nobody_left(history)
+
+    def _nobody_left(self, history: History) -> Plan:
+        if history.refused and not history.counts:
+            first = next(iter(history.refused.values()))
+            return Plan(failure=f"refused by every server: {first.message}", bad_request=True)
+        n = len(history.tries)
+        return Plan(
+            failure=f"failed {n} attempt{'s' * (n != 1)} on every server that was left; "
+            f"last: {history.last_message}"
+        )
+
+
+def is_charged(kind: FailureKind) -> bool:
+    """Whether a retry after such a failure is paced by the budget."""
+    return kind not in _FREE
+
+
+def _after(attempts: int) -> RetryCallState:
+    """The state by which tenacity's policies are asked about the attempt that just ended."""
+    state = RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
+    state.attempt_number = attempts
+    return state

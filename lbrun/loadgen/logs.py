@@ -1,0 +1,84 @@
+"""What LoadGen says of a test, read from its summary and detail logs."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SUMMARY, DETAIL, ACCURACY = "mlperf_log_summary.txt", "mlperf_log_detail.txt", "mlperf_log_accuracy.json"
+_FIELD = re.compile(r"^\s*(?P<key>[^:]+?)\s*:\s*(?P<value>\S.*?)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadGenResult:
+    """valid: None where LoadGen gave no result (accuracy mode, or it did not end).
+
+    fields: every ``key : value`` line of the summary, in order. reasons: the rules that were not met, with
+    LoadGen's recommendations. errors: the log's errors, at most 20 different ones.
+    """
+
+    valid: bool | None
+    fields: dict[str, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    error_count: int = 0
+
+
+def read_logs(folder: Path) -> LoadGenResult:
+    """Read the logs of one test; a missing file counts as a test that did not end."""
+    try:
+        summary = (folder / SUMMARY).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        summary = ""
+    fields: dict[str, str] = {}
+    reasons: list[str] = []
+    in_recommendations = False
+    for line in summary.splitlines():
+        if line.startswith("Recommendations"):
+            in_recommendations = True
+        elif in_recommendations and line.startswith(" *"):
+            reasons.append(line.strip(" *"))
+        elif match := _FIELD.match(line):
+            in_recommendations = False
+            key, value = match["key"], match["value"]
+            fields[key] = value
+            if value == "NO" and key.endswith("satisfied"):
+                reasons.append(f"{key.removesuffix(' satisfied').lower()}: not met")
+    result = fields.get("Result is")
+    errors, count = _read_errors(folder / DETAIL)
+    return LoadGenResult(
+        valid=None if result is None else result == "VALID",
+        fields=fields,
+        reasons=tuple(reasons),
+        errors=errors,
+        error_count=count,
+    )
+
+
+def _read_errors(path: Path) -> tuple[tuple[str, ...], int]:
+    messages: dict[str, None] = {}
+    count = 0
+    try:
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if '"is_error": true' not in line or not line.startswith(":::MLLOG "):
+                    continue
+                count += 1
+                if len(messages) < 20:
+                    try:
+                        messages[str(json.loads(line[len(":::MLLOG ") :])["value"])] = None
+                    except (ValueError, KeyError, TypeError):
+                        messages[line.strip()[:200]] = None
+    except OSError:
+        pass
+    return tuple(messages), count
+
+
+def set_aside(folder: Path, suffix: str = "not-for-submission") -> None:
+    """Rename the logs of a failed run, so that nobody submits them by mistake."""
+    for name in (SUMMARY, DETAIL, ACCURACY):
+        path = folder / name
+        if path.exists():
+            path.rename(path.with_name(f"{path.stem}.{suffix}{path.suffix}"))

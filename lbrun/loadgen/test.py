@@ -1,0 +1,170 @@
+"""One LoadGen test: settings, the sample library, the system under test, and the way back.
+
+One process runs one test: LoadGen reads its built-in mlperf.conf only for the first test of a process, aborts
+the process when a callback raises, and has no call to stop it.
+"""
+
+from __future__ import annotations
+
+import array
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlperf_loadgen as lg
+
+from lbrun.dispatch.ports import Finished, FirstToken
+from lbrun.errors import ConfigError
+from lbrun.loadgen.conf import merge_conf, read_user_conf
+
+log = logging.getLogger("lbrun.loadgen")
+
+_SCENARIOS = {"Offline": lg.TestScenario.Offline, "Server": lg.TestScenario.Server}
+_MODES = {"performance": lg.TestMode.PerformanceOnly, "accuracy": lg.TestMode.AccuracyOnly}
+_USER_CONF = 1  # FromConfig's conf_type for user.conf
+
+
+@dataclass(frozen=True, slots=True)
+class LoadGenSettings:
+    """A test, in LoadGen's words.
+
+    model: the name in mlperf.conf, e.g. ``llama3_1-8b-interactive``. scenario: Offline or Server. mode:
+    performance or accuracy. values: keys of user.conf, in its units. samples: of the dataset;
+    performance_samples: how many of them fit into memory, all by default.
+    """
+
+    model: str
+    scenario: str
+    mode: str
+    samples: int
+    values: Mapping[str, int | float]
+    performance_samples: int | None = None
+    coalesce_queries: bool | None = None
+    user_conf: Path | None = None
+    audit_conf: Path | None = None
+
+
+class LoadGenPort:
+    """Completions on their way to LoadGen; called from the dispatcher's loop only. Never raises."""
+
+    def first_tokens(self, batch: Sequence[FirstToken]) -> None:
+        """Report first tokens, all in one call."""
+        buffer, responses = _responses((item.query_id, item.payload, 0) for item in batch)
+        try:
+            lg.FirstTokenComplete(responses)
+        except Exception:
+            log.exception("LoadGen refused %d first tokens", len(batch))
+        del buffer  # LoadGen copies within the call
+
+    def complete(self, batch: Sequence[Finished]) -> None:
+        """Complete samples, all in one call. A failed one has no bytes and no tokens, which LoadGen logs."""
+        buffer, responses = _responses(batch)
+        try:
+            lg.QuerySamplesComplete(responses)
+        except Exception:
+            log.exception("LoadGen refused %d completions", len(batch))
+        del buffer
+
+
+def _responses(
+    items: "Sequence[tuple[int, bytes | None, int]] | object",
+) -> tuple[array.array[int], list[lg.QuerySampleResponse]]:
+    """LoadGen's responses for a batch, and the buffer that must live until they are handed over."""
+    rows = list(items)  # type: ignore[call-overload]
+    buffer = array.array("B", b"".join(payload for _, payload, _ in rows if payload))
+    address = buffer.buffer_info()[0]
+    response = lg.QuerySampleResponse
+    out = []
+    for query_id, payload, n_tokens in rows:
+        if payload:
+            out.append(response(query_id, address, len(payload), n_tokens))
+            address += len(payload)
+        else:
+            out.append(response(query_id, 0, 0, n_tokens))
+    return buffer, out
+
+
+class LoadGenTest:
+    """Prepares the test's files and runs it. `run` blocks its thread until LoadGen is done."""
+
+    def __init__(self, settings: LoadGenSettings, folder: Path) -> None:
+        """folder: where LoadGen writes its logs; it is made. Raises ConfigError for an unusable user.conf."""
+        self.settings = settings
+        self.notes: list[str] = []
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        user = read_user_conf(settings.user_conf) if settings.user_conf else []
+        text, self.notes = merge_conf(settings.model, settings.scenario, settings.values, user)
+        self._user_conf = folder / "user.conf"
+        self._user_conf.write_text(text, encoding="utf-8")
+        self._audit_conf = folder / "audit.config"
+        if settings.audit_conf is not None:
+            try:
+                shutil.copyfile(settings.audit_conf, self._audit_conf)
+            except OSError as error:
+                raise ConfigError(f"scenario.audit_conf: cannot read: {error}") from None
+        self.test_settings = self._make_settings()
+
+    def _make_settings(self) -> lg.TestSettings:
+        settings = self.settings
+        out = lg.TestSettings()
+        out.scenario = _SCENARIOS[settings.scenario]
+        out.mode = _MODES[settings.mode]
+        out.FromConfig(str(self._user_conf), settings.model, settings.scenario, _USER_CONF)
+        if settings.coalesce_queries is not None:
+            out.server_coalesce_queries = settings.coalesce_queries
+        return out
+
+    @property
+    def uses_token_latencies(self) -> bool:
+        """Whether LoadGen wants first tokens and token counts."""
+        return bool(self.test_settings.use_token_latencies)
+
+    def expected_samples(self) -> int:
+        """How many samples LoadGen will issue, as far as it can be known; for progress only."""
+        s = self.test_settings
+        if self.settings.mode == "accuracy":
+            return int(s.accuracy_sample_count_override or self.settings.samples)
+        if self.settings.scenario == "Offline":
+            least = max(s.min_query_count, int(1.1 * s.offline_expected_qps * s.min_duration_ms / 1000))
+        else:
+            least = max(s.min_query_count, int(s.server_target_qps * s.min_duration_ms / 1000))
+        return int(min(least, s.max_query_count) if s.max_query_count else least)
+
+    def run(self, issue: Callable[[list[int], list[int]], None]) -> None:
+        """Run the test. issue(query_ids, sample_indices) is called on this thread and must not block."""
+        settings = self.settings
+
+        def on_issue(samples: Sequence[lg.QuerySample]) -> None:
+            # an exception here would end the process
+            try:
+                issue([s.id for s in samples], [s.index for s in samples])
+            except BaseException:
+                log.exception("%d samples could not be taken over", len(samples))
+                LoadGenPort().complete([Finished(s.id, None, 0) for s in samples])
+
+        def on_load(indices: Sequence[int]) -> None:
+            # bodies are encoded and resident before the test, so that no encoding falls into it
+            log.info("LoadGen loads %d samples", len(indices))
+
+        def on_unload(indices: Sequence[int]) -> None:
+            log.info("LoadGen unloads %d samples", len(indices))
+
+        log_output = lg.LogOutputSettings()
+        log_output.outdir = str(self._folder)
+        log_output.copy_summary_to_stdout = False
+        log_settings = lg.LogSettings()
+        log_settings.log_output = log_output
+        log_settings.enable_trace = False
+        performance = min(settings.performance_samples or settings.samples, settings.samples)
+        sut = lg.ConstructSUT(on_issue, lambda: None)
+        qsl = lg.ConstructQSL(settings.samples, performance, on_load, on_unload)
+        try:
+            lg.StartTestWithLogSettings(
+                sut, qsl, self.test_settings, log_settings, str(self._audit_conf)
+            )
+        finally:
+            lg.DestroyQSL(qsl)
+            lg.DestroySUT(sut)

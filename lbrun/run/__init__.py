@@ -1,0 +1,1 @@
+"""A run: the parent, which starts, watches and reports, and the child, in which LoadGen's test happens."""
