@@ -20,12 +20,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind, Worker
-from lbrun.balance.health import State, Transition
-from lbrun.balance.pool import Pool
+from lbrun.balance import Pool, ServerState, Transition
+from lbrun.balance.states import UP
 from lbrun.dispatch.budget import RetryBudget
 from lbrun.dispatch.ports import CompletionPort, Finished, FirstToken, RecordPort
 from lbrun.dispatch.retry import LOSSES, History, Plan, RetryPolicy, RetryRules, Try, is_charged
 from lbrun.dispatch.sample import OpenSample, Unsent
+from lbrun.errors import RunFailed
 
 log = logging.getLogger("lbrun.dispatch")
 
@@ -85,6 +86,8 @@ class Dispatcher:
         self._waiting: list[tuple[float, int, OpenSample]] = []
         self._waiting_seq = 0
         self._lost: dict[int, set[OpenSample]] = {}
+        self._up: list[int] = []
+        self._returning: list[int] = []
         self._first_tokens: list[FirstToken] = []
         self._finished: list[Finished] = []
         self._flush_due = False
@@ -96,7 +99,9 @@ class Dispatcher:
     def start(self) -> None:
         """Begin on the running loop; the pool's transitions are listened to from now on."""
         self._loop = asyncio.get_running_loop()
-        self._pool.on_transition(self._transition)
+        self._pool.on_transition.append(self._transition)
+        self._pool.on_room.append(self._hurry)
+        self._survey()
         self._worker.start(self)
         self._tick = self._loop.call_later(_TICK_S, self._on_tick)
 
@@ -142,15 +147,25 @@ class Dispatcher:
             self._pump()
 
     def _pump(self) -> None:
-        """Send what can be sent: retries first, then unsent samples in order."""
-        if self.broken is not None:
-            return
+        """Send what can be sent; a strategy of the user's own that breaks, breaks the run."""
+        if self.broken is None:
+            try:
+                self._send()
+            except RunFailed as error:
+                self.break_off(str(error))
+            except Exception as error:
+                log.exception("nothing can be sent")
+                self.break_off(f"nothing can be sent any more: {type(error).__name__}: {error}")
+
+    def _send(self) -> None:
+        """Retries first, then unsent samples in order."""
         if self._ready:
             self._pump_retries()
         unsent = self._unsent
         if unsent:
             acquire, submit, costs = self._pool.acquire, self._worker.submit, self._costs
             budget, open_ = self._budget, self._open
+            now_s = time.monotonic()
             n = 0
             while unsent and n < _BURST:
                 tokens = costs[unsent.peek_index()]
@@ -160,6 +175,7 @@ class Dispatcher:
                 query_id, index, issued_ns = unsent.pop()
                 sample = OpenSample(query_id, index, issued_ns, tokens)
                 sample.server = server
+                sample.acquired_s = now_s
                 attempt_id = self._next_attempt
                 self._next_attempt = attempt_id + 1
                 open_[attempt_id] = sample
@@ -184,7 +200,7 @@ class Dispatcher:
         history = sample.history
         assert history is not None
         pool = self._pool
-        plan = self._rules.plan(history, pool.eligible, pool.up(), pool.returning(), now_s)
+        plan = self._rules.plan(history, pool.eligible, self._up, self._returning, now_s)
         if plan.candidates:
             if history.tries and is_charged(FailureKind(history.tries[-1].kind)):
                 wait_s = self._budget.take(now_s)
@@ -192,14 +208,15 @@ class Dispatcher:
                     self._put_off(sample, now_s + wait_s)
                     return
             server = pool.acquire_among(plan.candidates, sample.tokens)
-            self._resend(sample, server, plan.fresh)
+            self._resend(sample, server, plan.fresh, now_s)
         elif plan.again_at_s is not None:
             self._put_off(sample, plan.again_at_s)
         else:
             self._fail_for_good(sample, plan)
 
-    def _resend(self, sample: OpenSample, server: int, fresh: bool) -> None:
+    def _resend(self, sample: OpenSample, server: int, fresh: bool, now_s: float) -> None:
         sample.server = server
+        sample.acquired_s = now_s
         attempt_id = self._next_attempt
         self._next_attempt = attempt_id + 1
         self._open[attempt_id] = sample
@@ -229,9 +246,16 @@ class Dispatcher:
         if sample is None:
             self.counts.late += 1
             return
+        try:
+            self._complete(sample, result)
+        except Exception as error:
+            self._bug(sample, error)
+
+    def _complete(self, sample: OpenSample, result: AttemptResult) -> None:
         server = sample.server
         sent_ns, first_byte_ns, first_token_ns, done_ns, answer = result
-        self._pool.succeeded(server, sample.tokens, done_ns * 1e-9)
+        self._pool.release(server, sample.tokens)
+        self._pool.succeeded(server, done_ns * 1e-9, ((first_token_ns or first_byte_ns) - sent_ns) * 1e-9)
         counts = self.counts
         counts.completed += 1
         counts.output_tokens += answer.n_tokens
@@ -256,11 +280,17 @@ class Dispatcher:
             self._schedule_flush()
 
     def failed(self, attempt_id: int, failure: AttemptFailure) -> None:
-        """Account for the failure and plan what follows."""
+        """Account for the failure; what follows is planned in the loop's next turn."""
         sample = self._open.pop(attempt_id, None)
         if sample is None:
             self.counts.late += 1
             return
+        try:
+            self._account(sample, failure)
+        except Exception as error:
+            self._bug(sample, error)
+
+    def _account(self, sample: OpenSample, failure: AttemptFailure) -> None:
         server, kind, now_s = sample.server, failure.kind, failure.at_ns * 1e-9
         history = sample.history
         if history is None:
@@ -271,12 +301,28 @@ class Dispatcher:
         if failure.sent and kind in LOSSES:
             history.undecided.add(server)
             self._lost.setdefault(server, set()).add(sample)
-        self._pool.failed(server, sample.tokens, failure, now_s)
-        if failure.sent and kind in LOSSES and self._pool.state(server) is State.EJECTED:
+        pool = self._pool
+        pool.release(server, sample.tokens)
+        pool.failed_attempt(
+            server,
+            kind,
+            now_s,
+            started_s=sample.acquired_s,
+            message=failure.message,
+            retry_after_s=failure.retry_after_s,
+        )
+        if failure.sent and kind in LOSSES and pool.state(server) is ServerState.EJECTED:
             self._server_died(server)
         self._ready.append(sample)
         if not self._flush_due:
             self._schedule_flush()
+
+    def _bug(self, sample: OpenSample, error: Exception) -> None:
+        """A fault of ours (or of a user's strategy) must neither hang the run nor pass as an answer."""
+        log.exception("sample %d could not be accounted for", sample.sample_index)
+        self._ready.append(sample)
+        sample.history = sample.history or History()
+        self.break_off(f"sample {sample.sample_index} could not be accounted for: {error!r}")
 
     # ---- the loop: out
 
@@ -303,11 +349,12 @@ class Dispatcher:
             lost = self._lost.get(server)
             if lost is not None:
                 lost.discard(sample)
+        now_s = time.monotonic()
         for server, failure in history.refused.items():
             if failure.status in (401, 403, 404):
-                self._pool.exclude(server, f"answers {failure.message}, others serve the same request")
+                self._pool.exclude(server, f"{failure.message}; others serve the same request", now_s)
             else:
-                self._pool.blame(server, failure, time.monotonic())
+                self._pool.blame(server, failure.message, now_s)
 
     def _fail_for_good(self, sample: OpenSample, plan: Plan) -> None:
         reason = plan.failure or "no server left"
@@ -344,16 +391,22 @@ class Dispatcher:
     # ---- the pool's transitions, and time
 
     def _transition(self, transition: Transition) -> None:
-        server, to = transition.server, transition.to
-        if to is State.EJECTED:
-            if transition.gone:
-                self._server_died(server)
-            else:
-                self._undecided_over(server)
-            self._worker.evict(server)
-        elif to is State.READY:
+        """Runs inside the pool: what calls the pool again is put off to the loop's next turn."""
+        server = transition.server
+        self._survey()
+        if transition.new is ServerState.EJECTED and transition.gone:
+            self._server_died(server)
+        elif transition.new is not ServerState.SUSPECT:
             self._undecided_over(server)
-            self._hurry()
+        if transition.evicts:
+            assert self._loop is not None
+            self._loop.call_soon(self._worker.evict, server)
+
+    def _survey(self) -> None:
+        """Note who serves and who may come back; only transitions change it."""
+        health = self._pool.health
+        self._up = [s for s, h in enumerate(health) if h.state in UP]
+        self._returning = [s for s, h in enumerate(health) if h.state not in UP and h.may_return]
 
     def _server_died(self, server: int) -> None:
         for sample in self._lost.pop(server, ()):
@@ -367,7 +420,7 @@ class Dispatcher:
                 sample.history.undecided.discard(server)
 
     def _hurry(self) -> None:
-        """A server joined: look at all that waits, and at the unsent, in the loop's next turn."""
+        """Servers have room again: look at all that waits, and at the unsent, in the loop's next turn."""
         if self._waiting:
             self._ready.extend(sample for _, _, sample in sorted(self._waiting, key=lambda w: w[1]))
             self._waiting.clear()
@@ -380,16 +433,25 @@ class Dispatcher:
         if self.broken is not None:
             return
         now_s = time.monotonic()
-        down_since = self._pool.all_down_since(now_s)
-        if down_since is not None and now_s - down_since > self._policy.grace_s and self.unresolved:
-            said = "\n".join(f"  {url}: {error}" for url, error in self._pool.last_errors())
-            self.break_off(f"All servers marked as failed, for {now_s - down_since:.0f} s:\n{said}")
+        if self.unresolved and self._all_down(now_s):
             return
         waiting = self._waiting
         while waiting and waiting[0][0] <= now_s:
             self._ready.append(heapq.heappop(waiting)[2])
         if self._ready or self._unsent:
             self._pump()
+
+    def _all_down(self, now_s: float) -> bool:
+        """Break the run off if the pool is down for longer than the grace time, or for good."""
+        pool = self._pool
+        since_s = pool.all_down_since_s
+        if since_s is None or (now_s - since_s <= self._policy.grace_s and not pool.lost_for_good):
+            return False
+        said = "\n".join(
+            f"  {url}: {error or 'no error'}" for url, error in zip(pool.urls, pool.last_error, strict=True)
+        )
+        self.break_off(f"All servers marked as failed, for {now_s - since_s:.0f} s:\n{said}")
+        return True
 
     # ---- ends before the time
 

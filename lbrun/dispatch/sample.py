@@ -11,11 +11,20 @@ from lbrun.dispatch.retry import History
 class OpenSample:
     """A sample that has been sent at least once and is not completed.
 
-    tokens: its cost for the balancer. first_token_ns: when its first token was reported to LoadGen; it
+    tokens: its cost for the balancer. acquired_s: when the present attempt was begun. first_token_ns: when its first token was reported to LoadGen; it
     stays through restarts. history: None until something fails.
     """
 
-    __slots__ = ("first_token_ns", "history", "issued_ns", "query_id", "sample_index", "server", "tokens")
+    __slots__ = (
+        "acquired_s",
+        "first_token_ns",
+        "history",
+        "issued_ns",
+        "query_id",
+        "sample_index",
+        "server",
+        "tokens",
+    )
 
     def __init__(self, query_id: int, sample_index: int, issued_ns: int, tokens: int) -> None:
         self.query_id = query_id
@@ -23,6 +32,7 @@ class OpenSample:
         self.issued_ns = issued_ns
         self.tokens = tokens
         self.server = -1
+        self.acquired_s = 0.0
         self.first_token_ns = 0
         self.history: History | None = None
 

@@ -1,0 +1,334 @@
+"""Settings to objects: the one file that knows all parts.
+
+Everything below sees plain values and small frozen settings of its own; nothing below sees the configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lbrun.attempt import Worker
+from lbrun.balance import HealthPolicy, Pool, make_strategy
+from lbrun.balance.models import ModelInfo
+from lbrun.balance.monitor import Monitor
+from lbrun.balance.probe import Prober, ProbeSettings
+from lbrun.balance.readiness import ReadinessSettings, wait_until_ready
+from lbrun.balance.settings import PoolSettings
+from lbrun.config import RunSettings
+from lbrun.datasets import DatasetSpec, InputKind, bundled, default_columns, read_samples
+from lbrun.dispatch.retry import RetryPolicy
+from lbrun.errors import ConfigError, DatasetError
+from lbrun.formats import ChatOptions, FormatOptions, make_format
+from lbrun.formats.api import RequestFormat
+from lbrun.loadgen.test import LoadGenSettings
+from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint, make_ssl_context
+
+_EXPECTED_OUTPUT_TOKENS = 256
+"""What an answer is taken to cost the balancer in tokens, unless max_tokens is less."""
+_CHARS_PER_TOKEN = 4
+
+
+# ---- data and request format
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The dataset, ready to be sent. bodies[i], costs[i]: of sample i; format: how answers are read."""
+
+    bodies: list[bytes]
+    costs: list[int]
+    request_format: RequestFormat
+
+
+def request_format(settings: RunSettings) -> RequestFormat:
+    """The request format of the run. Raises ConfigError where the pool's backend does not speak it."""
+    model, servers = settings.model, settings.servers
+    name = model.request_format or model.formats[servers.backend]
+    chat = model.chat
+    template = chat.template
+    if chat.template_file is not None:
+        template = chat.template_file.read_text(encoding="utf-8")
+    return make_format(
+        name,
+        FormatOptions(
+            model=settings.served_model,
+            backend=servers.backend,
+            prompt=model.prompt,
+            stream=settings.streaming,
+            sampling=settings.effective_sampling,
+            payload=payload_kind(settings),
+            retokenize=_retokenizer(settings),
+            extra_body=model.extra_body,
+            chat=ChatOptions(
+                system=chat.system_prompt,
+                user_template=template,
+                json_schema=_json_schema(chat.guided_json_schema),
+                image_position=chat.image_position,
+            ),
+        ),
+    )
+
+
+def payload_kind(settings: RunSettings) -> str:
+    """What answers must carry: nothing in a plain performance run, which keeps the hot path short."""
+    wanted = (
+        settings.mode == "accuracy"
+        or settings.scenario.audit_conf is not None
+        or settings.report.record_outputs
+    )
+    return settings.model.payload if wanted else "none"
+
+
+def prepare_samples(settings: RunSettings) -> Prepared:
+    """Read the dataset and encode every body. Raises DatasetError, naming file, row and column."""
+    fmt = request_format(settings)
+    spec = dataset_spec(settings, fmt.name)
+    limit = settings.effective_sampling.get("max_tokens") or _EXPECTED_OUTPUT_TOKENS
+    output_tokens = min(int(limit), _EXPECTED_OUTPUT_TOKENS)
+    bodies, costs = [], []
+    for sample in read_samples(spec):
+        try:
+            body = fmt.encode(sample)
+        except ValueError as error:
+            raise DatasetError(str(error), path=spec.path, row=sample.index) from None
+        bodies.append(body)
+        input_tokens = sample.n_input_tokens or len(sample.text or b"") // _CHARS_PER_TOKEN
+        costs.append(input_tokens + output_tokens)
+    return Prepared(bodies, costs, fmt)
+
+
+def dataset_spec(settings: RunSettings, format_name: str) -> DatasetSpec:
+    """Which samples the run reads, and which of their columns."""
+    dataset, model = settings.dataset, settings.model
+    path = dataset.path
+    if settings.mode == "accuracy" and dataset.accuracy_path is not None:
+        path = dataset.accuracy_path
+    if path is None:
+        if model.bundled_data is None:
+            raise ConfigError("dataset.path: this model has no bundled data; name a data file")
+        path = bundled(model.bundled_data)
+    kind = _input_kind(settings, format_name)
+    return DatasetSpec(
+        path=path,
+        kind=kind,
+        columns={**default_columns(kind), **dataset.columns.given()},
+        file_format=dataset.file_format,
+        limit=dataset.max_samples,
+        vocab_size=model.vocab_size,
+    )
+
+
+def _input_kind(settings: RunSettings, format_name: str) -> InputKind:
+    if format_name == "chat":
+        if settings.dataset.columns.messages is not None:
+            return InputKind.MESSAGES
+        return InputKind(settings.model.chat.input)
+    return InputKind(settings.model.prompt)
+
+
+def _json_schema(path: Path | None) -> Mapping[str, Any] | None:
+    if path is None:
+        return None
+    import msgspec
+
+    try:
+        schema = msgspec.json.decode(path.read_bytes())
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"model.chat.guided_json_schema: {path} is not JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise ConfigError(f"model.chat.guided_json_schema: {path} holds no JSON object; write a JSON schema")
+    return schema
+
+
+def _retokenizer(settings: RunSettings) -> Callable[[str], list[int]] | None:
+    path = settings.model.tokenizer
+    if path is None:
+        return None
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ConfigError(
+            "model.tokenizer: needs the package tokenizers; pip install 'lbrun[tokenizer]'"
+        ) from None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise ConfigError(f"model.tokenizer: {path} is not a tokenizer.json: {error}") from None
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return encode
+
+
+# ---- LoadGen
+
+
+def loadgen_settings(settings: RunSettings, n_samples: int) -> LoadGenSettings:
+    """The test in LoadGen's words: only what differs from its own mlperf.conf."""
+    values = settings.loadgen_values
+    conf: dict[str, int | float | None] = {
+        "target_qps": values.target_qps,
+        "min_duration": _ms(values.min_duration_s),
+        "max_duration": _ms(values.max_duration_s),
+        "min_query_count": values.min_query_count,
+        "max_query_count": values.max_query_count,
+        "ttft_latency": _whole(values.ttft_limit_ms),
+        "tpot_latency": _whole(values.tpot_limit_ms),
+        "target_latency": _whole(values.latency_limit_ms),
+        "target_latency_percentile": None if values.percentile is None else values.percentile * 100,
+        "qsl_rng_seed": values.qsl_seed,
+        "sample_index_rng_seed": values.sample_seed,
+        "schedule_rng_seed": values.schedule_seed,
+    }
+    official = settings.model.official
+    if n_samples != official.performance_samples:
+        conf["performance_sample_count_override"] = n_samples
+    if n_samples != official.accuracy_samples:
+        conf["accuracy_sample_count_override"] = n_samples
+    return LoadGenSettings(
+        model=settings.loadgen_model_name,
+        scenario=settings.scenario.loadgen,
+        mode=settings.mode,
+        samples=n_samples,
+        values={key: value for key, value in conf.items() if value is not None},
+        coalesce_queries=values.coalesce_queries,
+        user_conf=settings.scenario.user_conf,
+        audit_conf=settings.scenario.audit_conf,
+    )
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1000)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+# ---- policies
+
+
+def retry_policy(settings: RunSettings) -> RetryPolicy:
+    """The dispatcher's policy."""
+    servers, retry = settings.servers, settings.servers.retry
+    return RetryPolicy(
+        max_retries_per_server=servers.max_retries_per_server,
+        wait_base_s=retry.wait_base_ms / 1000,
+        wait_cap_s=retry.wait_cap_ms / 1000,
+        grace_s=servers.grace_s,
+        budget_share=retry.budget_share,
+        budget_per_s=retry.budget_per_s,
+        stop_on_bad_request=servers.on_bad_request == "stop",
+    )
+
+
+def health_policy(settings: RunSettings) -> HealthPolicy:
+    """The numbers of server health."""
+    servers, health = settings.servers, settings.servers.health
+    return HealthPolicy(
+        failures_in_a_row=health.failures_in_a_row,
+        failure_share=health.failure_share,
+        window_s=health.window_s,
+        window_min=health.window_min,
+        stall_s=health.stall_s,
+        probe_interval_s=health.probe_interval_s,
+        ready_timeout_s=servers.ready_timeout_s,
+        backoff_base_s=health.backoff_base_s,
+        backoff_cap_s=health.backoff_cap_s,
+        ramp_s=health.ramp_s,
+        recovery=servers.recovery == "probe",
+        late_join=settings.late_join,
+    )
+
+
+# ---- the pool and who works with it
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a test runs with, besides LoadGen and the dispatcher."""
+
+    pool: Pool
+    worker: Worker
+    prober: Prober
+    readiness: ReadinessSettings
+    monitor: Monitor | None = None
+
+    async def wait_ready(self) -> Mapping[int, ModelInfo]:
+        """Wait for the servers; what the ready ones say of their model. Raises RunFailed if too few are."""
+        return await wait_until_ready(self.pool, self.prober, self.readiness)
+
+    def start_monitor(self) -> asyncio.Task[None]:
+        """Look after the servers' health from now on."""
+        self.monitor = Monitor(self.pool, self.prober, last_byte_ns=self.worker.last_byte_ns)
+        return self.monitor.start()
+
+    async def close(self, *, worker_started: bool = True) -> None:
+        """End everything that has connections or tasks."""
+        if self.monitor is not None:
+            await self.monitor.stop()
+        if worker_started:
+            await self.worker.close()
+        await self.prober.aclose()
+
+
+def make_parts(settings: RunSettings, urls: Sequence[str], prepared: Prepared) -> Parts:
+    """Pool, worker and prober. Raises ConfigError for what only shows here (a strategy, a header)."""
+    servers, strategy = settings.servers, settings.strategy
+    api_key = os.environ[servers.api_key_env] if servers.api_key_env else None
+    headers = {**servers.headers, **{name: os.environ[v] for name, v in servers.headers_env.items()}}
+    ca_file = str(servers.ca_file) if servers.ca_file else None
+    tls = make_ssl_context(ca_file) if any(url.startswith("https:") for url in urls) else None
+    path = prepared.request_format.path
+    endpoints = [make_endpoint(url, path, headers=headers, api_key=api_key) for url in urls]
+    pool = Pool(
+        PoolSettings(
+            urls=urls,
+            max_in_flight=settings.max_in_flight,
+            weights=servers.weights,
+            policy=health_policy(settings),
+            seed=strategy.seed,
+        ),
+        make_strategy(
+            strategy.name,
+            seed=strategy.seed,
+            target=strategy.target,
+            params=strategy.params,
+            allowed_packages=settings.allowed_packages,
+        ),
+        now_s=time.monotonic(),
+    )
+    client = settings.client
+    worker = InlineWorker(
+        endpoints,
+        prepared.bodies,
+        prepared.request_format,
+        timeouts=Timeouts(
+            connect_s=client.connect_timeout_s,
+            first_byte_s=settings.scenario.first_byte_timeout_s,
+            idle_s=client.idle_timeout_s,
+            total_s=client.total_timeout_s,
+        ),
+        limits=Limits(max_body_bytes=int(client.max_answer_mib * (1 << 20))),
+        tls=tls,
+    )
+    prober = Prober(
+        urls,
+        ProbeSettings(
+            backend=servers.backend,
+            model=settings.served_model,
+            timeout_s=servers.health.probe_timeout_s,
+            health_path=servers.health_path,
+            headers=headers,
+            api_key=api_key,
+            ssl_context=tls,
+        ),
+    )
+    return Parts(pool, worker, prober, ReadinessSettings(servers.min_ready, servers.settle_s))

@@ -1,0 +1,80 @@
+"""Entry of the process in which one LoadGen test happens: ``python -m lbrun.run.child FD``.
+
+FD is this end of the channel. The first message says what to run. Standard output and error go to the run's
+log. Exit status 0: the outcome was reported, whatever it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from lbrun.errors import LbrunError
+from lbrun.run.channel import Channel, Message
+
+
+def main() -> None:
+    """Run the test that the parent asks for, report, and end the process."""
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    # the parent decides what a Ctrl-C means, and says so over the channel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    order = _first_message(channel)
+    if order is None:
+        os._exit(1)
+    sys.path[:] = order["sys_path"]
+    os.chdir(order["cwd"])
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("httpcore").setLevel(logging.WARNING)
+    status = 0
+    try:
+        from lbrun.config import RunSettings
+        from lbrun.run.session import run_session
+        from lbrun.transport import raise_descriptor_limit
+
+        raise_descriptor_limit()
+        settings = RunSettings.model_validate_json(order["settings"], context={"base_dir": order["cwd"]})
+
+        def report(outcome: dict[str, Any]) -> None:
+            channel.send({"type": "outcome", **outcome}, must=True)
+
+        run_session(settings, order["urls"], Path(order["run_dir"]), Path(order["cwd"]), channel, report)
+    except LbrunError as error:
+        channel.send(
+            {"type": "error", "status": error.exit_status, "lines": str(error).splitlines()}, must=True
+        )
+    except BaseException as error:
+        logging.getLogger("lbrun.run").exception("the test's process broke")
+        channel.send(
+            {"type": "error", "status": 1, "lines": [f"{type(error).__name__}: {error}"], "bug": True},
+            must=True,
+        )
+        status = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # LoadGen's thread may still wait for a test that was broken off, and nothing can end it
+    os._exit(status)
+
+
+def _first_message(channel: Channel) -> Message | None:
+    while not channel.closed:
+        select.select([channel], [], [])
+        messages = channel.receive()
+        if messages:
+            return messages[0]
+    return None
+
+
+if __name__ == "__main__":
+    main()

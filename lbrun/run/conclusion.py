@@ -1,0 +1,183 @@
+"""What a run came to: the child's report, the records and LoadGen's logs, weighed into one outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lbrun.config import RunSettings
+from lbrun.config.official import relaxed_rules
+from lbrun.errors import ConfigError, DatasetError, Interrupted, LbrunError, RunFailed
+from lbrun.loadgen.conf import read_user_conf
+from lbrun.loadgen.logs import LoadGenResult, read_logs, set_aside
+from lbrun.results.environment import environment
+from lbrun.results.failures import group_failures
+from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, measure
+from lbrun.results.records import read_requests, recover
+from lbrun.results.result import LoadGenOutcome, Outcome, ServerOutcome
+from lbrun.results.verdict import SampleCounts, State, Verdict, judge
+from lbrun.run.supervisor import ChildEnd
+
+_METRICS = (
+    "Tokens per second",
+    "Completed tokens per second",
+    "Samples per second",
+    "Completed samples per second",
+)
+"""LoadGen's result lines, the one that a benchmark is compared by first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """outcome: for result.json, summary and report. has_records: there is anything to plot."""
+
+    outcome: Outcome
+    has_records: bool
+
+
+def conclude(
+    settings: RunSettings,
+    run_dir: Path,
+    urls: list[str],
+    end: ChildEnd,
+    static: dict[str, Any],
+    duration_s: float,
+) -> Conclusion:
+    """Weigh a run. Raises LbrunError for an end that is no run at all: the user's mistake, no server, Ctrl-C
+    before the test.
+    """
+    if end.outcome is None and end.error and not end.is_bug:
+        raise _as_error(end)
+    if end.outcome is None and end.interrupts and not _has_records(run_dir):
+        raise Interrupted("interrupted before the test began")
+    report = end.outcome or {}
+    errors = list(report.get("problems", ()))
+    if end.outcome is None:
+        errors += [*end.error, end.describe_death() + f"; see {run_dir / 'lbrun.log'}"]
+        recover(run_dir)
+    records = read_requests(run_dir)
+    measured = measure(records, urls)
+    samples = _samples(report, records)
+    logs = read_logs(run_dir / "mlperf")
+    state = State.FINISHED
+    if report.get("interrupted") or end.interrupts:
+        state = State.INTERRUPTED
+    elif end.outcome is None or errors or not report.get("loadgen_ended", True):
+        state = State.BROKEN
+    judgement = judge(
+        samples,
+        state=state,
+        mode=settings.mode,
+        loadgen_result=_word(logs),
+        invalid_reasons=logs.reasons,
+        loadgen_errors=() if samples.failed else logs.errors,
+        errors=errors,
+        recorded=records.num_rows,
+    )
+    if judgement.verdict is Verdict.FAILED:
+        set_aside(run_dir / "mlperf")
+    relaxed = relaxed_rules(settings, _user_conf(settings))
+    outcome = Outcome(
+        judgement=judgement,
+        state=state,
+        official=not relaxed,
+        relaxed=relaxed,
+        model=static["model"],
+        scenario=static["scenario"],
+        mode=static["mode"],
+        strategy=static["strategy"],
+        samples=samples,
+        attempts=_attempts(report, measured.attempts),
+        metrics=measured.overall if records.num_rows else None,
+        servers=_servers(report, urls, measured),
+        loadgen=_loadgen(logs),
+        failures=group_failures(records),
+        warnings=tuple(report.get("warnings", ())),
+        environment=environment(),
+        config=static["config"],
+        config_hash=static["config_hash"],
+        overrides=tuple(static["overrides"]),
+        command=static["command"],
+        started_at=static["started_at"],
+        duration_s=duration_s,
+    )
+    return Conclusion(outcome, has_records=records.num_rows > 0)
+
+
+def _as_error(end: ChildEnd) -> LbrunError:
+    """The error that the child reported, as the exception that it was there."""
+    text = "\n".join(end.error)
+    if end.error_status == DatasetError.exit_status:
+        return ConfigError(end.error)
+    if end.error_status == Interrupted.exit_status:
+        return Interrupted(text)
+    return RunFailed(text)
+
+
+def _has_records(run_dir: Path) -> bool:
+    return any((run_dir / name).exists() for name in ("requests.arrows", "requests.parquet"))
+
+
+def _samples(report: dict[str, Any], records: Any) -> SampleCounts:
+    """The dispatcher's own counts, or what the records of a test that died can still tell."""
+    if "samples" in report:
+        return SampleCounts(**report["samples"])
+    failed = records.num_rows - records.column("failure").null_count
+    return SampleCounts(records.num_rows, records.num_rows - failed, failed)
+
+
+def _attempts(report: dict[str, Any], measured: AttemptCounts) -> AttemptCounts:
+    counted = report.get("attempts")
+    if counted is None:
+        return measured
+    return AttemptCounts(counted["total"], counted["retried"], counted["restarted_streams"])
+
+
+def _servers(report: dict[str, Any], urls: list[str], measured: RunMetrics) -> tuple[ServerOutcome, ...]:
+    rows = {row["url"]: row for row in report.get("servers", ())}
+    out = []
+    for url, traffic in zip(urls, measured.servers, strict=True):
+        row = rows.get(url, {})
+        shown: Traffic | None = traffic if traffic.requests else None
+        out.append(
+            ServerOutcome(
+                url=url,
+                state=row.get("state", "unknown"),
+                ejections=row.get("ejections", 0),
+                recoveries=row.get("recoveries", 0),
+                last_error=row.get("last_error", ""),
+                traffic=shown,
+            )
+        )
+    return tuple(out)
+
+
+def _word(logs: LoadGenResult) -> str | None:
+    return None if logs.valid is None else ("VALID" if logs.valid else "INVALID")
+
+
+def _loadgen(logs: LoadGenResult) -> LoadGenOutcome | None:
+    if not logs.fields:
+        return None
+    metric = next((name for name in _METRICS if name in logs.fields), "")
+    try:
+        value = float(logs.fields[metric]) if metric else None
+    except ValueError:
+        value = None
+    return LoadGenOutcome(
+        result=_word(logs),
+        metric=metric,
+        value=value,
+        summary=logs.fields,
+        invalid_reasons=logs.reasons,
+        errors=logs.errors,
+    )
+
+
+def _user_conf(settings: RunSettings) -> dict[str, str] | None:
+    path = settings.scenario.user_conf
+    if path is None:
+        return None
+    model, scenario = settings.loadgen_model_name, settings.scenario.loadgen
+    return {line.key: line.value for line in read_user_conf(path) if line.applies_to(model, scenario)}

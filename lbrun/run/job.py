@@ -1,0 +1,154 @@
+"""One run, seen from the process that the user started: servers up, test watched, result written and told.
+
+Whatever happens to the test's process, this one writes the verdict. `result.json` exists from the first moment
+and says that the run was cut, so that even a kill -9 of everything leaves a true statement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lbrun.config import RunSettings
+from lbrun.config.load import config_hash
+from lbrun.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, LbrunError
+from lbrun.results.result import ResultFile, read_result
+from lbrun.run.conclusion import Conclusion, conclude
+from lbrun.run.supervisor import ChildEnd, Supervisor
+from lbrun.run.screen import Screen
+from lbrun.run.simulation import embedded_pool
+
+
+def run_job(
+    settings: RunSettings, run_dir: Path, *, command: str, overrides: Sequence[str] = ()
+) -> int:
+    """Run one test and return its exit status (see `lbrun.errors`).
+
+    run_dir: the run's folder; it is made, and must not hold a result yet. command: how to run it again.
+    overrides: what differs from the defaults, for a sweep's table.
+    Raises ConfigError or DatasetError for what the user has to mend, after noting it in ``result.json``.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if (run_dir / "result.json").exists() and not _is_unfinished(run_dir):
+        raise ConfigError(
+            f"hydra.run.dir: {run_dir} already holds a result; name another folder, or remove this one"
+        )
+    return _Job(settings, run_dir, command, tuple(overrides)).run()
+
+
+def record_config_error(run_dir: Path, problems: Sequence[str], overrides: Sequence[str]) -> None:
+    """Leave a FAILED result for a sweep's job whose configuration is wrong."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    ResultFile(run_dir).begin({"overrides": list(overrides)})
+    document = read_result(run_dir) or {}
+    document |= {"state": "broken", "errors": list(problems), "exit_status": EXIT_USER_ERROR}
+    from lbrun.results.result import replace_json
+
+    replace_json(run_dir / "result.json", document)
+
+
+def _is_unfinished(run_dir: Path) -> bool:
+    """Whether the folder's result is of a run that never ended, which a resumed sweep runs again."""
+    result = read_result(run_dir)
+    return result is None or result.get("state") != "finished"
+
+
+class _Job:
+    def __init__(self, settings: RunSettings, run_dir: Path, command: str, overrides: tuple[str, ...]) -> None:
+        self._settings, self._run_dir = settings, run_dir
+        self._config = settings.model_dump(mode="json", by_alias=True)
+        self._static: dict[str, Any] = {
+            "model": settings.model.name,
+            "scenario": settings.scenario.name,
+            "mode": settings.mode,
+            "strategy": settings.strategy.name,
+            "command": command,
+            "overrides": list(overrides),
+            "config": self._config,
+            "config_hash": config_hash(settings),
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def run(self) -> int:
+        """Everything, in order."""
+        began = time.monotonic()
+        self._clear_leftovers()
+        result = ResultFile(self._run_dir)
+        result.begin(self._static)
+        try:
+            with self._servers() as urls, Screen(urls) as screen:
+                end = Supervisor(
+                    self._order(urls), self._run_dir / "lbrun.log", drain_s=self._settings.client.drain_s
+                ).run(screen.message)
+            conclusion = conclude(
+                self._settings, self._run_dir, urls, end, self._static, time.monotonic() - began
+            )
+        except LbrunError as error:
+            self._note_failure(error)
+            raise
+        return self._tell(result, end, conclusion)
+
+    def _clear_leftovers(self) -> None:
+        """A run that was cut and is run again starts from nothing: its records belong to no run now."""
+        for name in ("requests.arrows", "requests.parquet", "events.jsonl", "summary.txt", "report.html"):
+            (self._run_dir / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _servers(self) -> Iterator[list[str]]:
+        """The pool's URLs; embedded servers are started, and stopped again whatever happens."""
+        embedded = embedded_pool(self._settings, self._run_dir)
+        if embedded is None:
+            yield list(self._settings.servers.urls)
+            return
+        try:
+            yield embedded.start()
+        finally:
+            embedded.stop()
+
+    def _order(self, urls: list[str]) -> dict[str, Any]:
+        return {
+            "settings": self._settings.model_dump_json(by_alias=True),
+            "urls": urls,
+            "run_dir": str(self._run_dir.resolve()),
+            "cwd": str(Path.cwd()),
+            "sys_path": [path or os.getcwd() for path in sys.path],
+        }
+
+    def _note_failure(self, error: LbrunError) -> None:
+        from lbrun.results.result import replace_json
+
+        document = read_result(self._run_dir) or dict(self._static)
+        state = "interrupted" if isinstance(error, Interrupted) else "broken"
+        document |= {"state": state, "errors": str(error).splitlines(), "exit_status": error.exit_status}
+        with contextlib.suppress(OSError):
+            replace_json(self._run_dir / "result.json", document)
+
+    def _tell(self, result: ResultFile, end: ChildEnd, conclusion: Conclusion) -> int:
+        """Write result, summary and report, and show the summary."""
+        from lbrun.results.report import write_report
+        from lbrun.results.result import replace_text
+        from lbrun.results.summary import FILE_NAME, render_summary
+        from lbrun.terminal.output import is_terminal, show
+
+        outcome = conclusion.outcome
+        with contextlib.suppress(OSError):
+            result.finish(outcome)
+        if self._settings.report.html and conclusion.has_records:
+            try:
+                write_report(outcome, self._run_dir)
+            except OSError as error:
+                show(f"report.html could not be written: {error}\n", sys.stderr)
+        summary = render_summary(outcome, self._run_dir)
+        with contextlib.suppress(OSError):
+            replace_text(self._run_dir / FILE_NAME, summary)
+        colour = is_terminal(sys.stdout)
+        show(render_summary(outcome, self._run_dir, colour=True) if colour else summary)
+        if end.interrupts:
+            return EXIT_INTERRUPTED
+        return outcome.judgement.exit_status

@@ -1,0 +1,281 @@
+"""The test itself, inside its own process: data, readiness, LoadGen, dispatcher, records.
+
+The event loop has the main thread; LoadGen's blocking call has a thread of its own. LoadGen cannot be told to
+stop, so a test that is broken off or interrupted resolves every sample and leaves LoadGen's thread behind: the
+process ends under it (see `lbrun.run.child`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from lbrun import build
+from lbrun.balance import Pool, Transition
+from lbrun.config import RunSettings
+from lbrun.dispatch.dispatcher import Dispatcher
+from lbrun.loadgen.test import LoadGenPort, LoadGenTest
+from lbrun.results.events import EventLog
+from lbrun.results.records import Recorder
+from lbrun.run.channel import Channel, Message
+
+log = logging.getLogger("lbrun.run")
+
+PROGRESS_INTERVAL_S = 0.25
+_SWITCH_INTERVAL_S = 0.0005
+"""LoadGen's thread waits at most so long for the interpreter when a query falls due (the default is 5 ms)."""
+
+
+class Session:
+    """One test, from settings to outcome. `run` returns the outcome, a plain dict for the parent."""
+
+    def __init__(
+        self, settings: RunSettings, urls: list[str], run_dir: Path, base_dir: Path, channel: Channel
+    ) -> None:
+        self._settings, self._urls, self._run_dir, self._base_dir = settings, urls, run_dir, base_dir
+        self._channel = channel
+        self._draining = asyncio.Event()
+        self._broken = asyncio.Event()
+        self._test_done = asyncio.Event()
+        self._warnings: list[str] = []
+        self._test_error: str | None = None
+        self.loadgen_running = False
+
+    async def run(self) -> dict[str, Any]:
+        """Everything, in order. Raises LbrunError for what the user or the pool did wrong before the test."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._on_message)
+        try:
+            return await self._run(loop)
+        finally:
+            loop.remove_reader(self._channel.fileno())
+
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
+        settings = self._settings
+        self._phase("reading the data")
+        prepared = build.prepare_samples(settings)
+        test = LoadGenTest(build.loadgen_settings(settings, len(prepared.bodies)), self._run_dir / "mlperf")
+        self._warnings += test.notes
+        start_ns = time.monotonic_ns()
+        events = EventLog(self._run_dir, start_ns)
+        parts = build.make_parts(settings, self._urls, prepared)
+        parts.pool.on_transition.append(lambda transition: self._on_transition(events, transition))
+        self._phase(f"waiting for {len(self._urls)} server{'s' * (len(self._urls) != 1)}")
+        try:
+            await self._unless_interrupted(parts.wait_ready())
+        except BaseException:
+            await parts.close(worker_started=False)
+            events.close()
+            raise
+        recorder = Recorder(self._run_dir, self._urls, start_ns)
+        dispatcher = Dispatcher(
+            pool=parts.pool,
+            worker=parts.worker,
+            port=LoadGenPort(),
+            records=recorder,
+            policy=build.retry_policy(settings),
+            costs=prepared.costs,
+            on_broken=lambda reason: self._broken.set(),
+        )
+        dispatcher.start()
+        parts.start_monitor()
+        gc.collect()
+        gc.freeze()
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        total = test.expected_samples()
+        self._phase("running", total=total)
+        progress = asyncio.ensure_future(self._report_progress(dispatcher, parts, total))
+        began_ns = time.monotonic_ns()
+        self._start_loadgen(test, dispatcher, loop)
+        interrupted = await self._until_over(dispatcher)
+        duration_s = (time.monotonic_ns() - began_ns) / 1e9
+        progress.cancel()
+        dispatcher.stop()
+        await parts.close()
+        self._channel.send(self._snapshot(dispatcher, parts, total), must=True)
+        self._phase("writing the records")
+        await loop.run_in_executor(None, recorder.close)
+        events.close()
+        return self._outcome(dispatcher, parts, test, recorder, events, interrupted, duration_s)
+
+    # ---- waiting
+
+    def _start_loadgen(
+        self, test: LoadGenTest, dispatcher: Dispatcher, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        def body() -> None:
+            try:
+                test.run(dispatcher.issue)
+            except BaseException as error:
+                log.exception("LoadGen's test broke")
+                self._test_error = f"LoadGen's test broke: {error}"
+            finally:
+                self.loadgen_running = False
+                loop.call_soon_threadsafe(self._test_done.set)
+
+        self.loadgen_running = True
+        threading.Thread(target=body, name="loadgen", daemon=True).start()
+
+    async def _until_over(self, dispatcher: Dispatcher) -> bool:
+        """Until LoadGen is done, the run is broken off, or an interrupt has been drained; whether the latter."""
+        await self._first(self._test_done, self._broken, self._draining)
+        if self._test_done.is_set() or self._broken.is_set():
+            if self._broken.is_set():
+                # a fast LoadGen ends by itself once its samples are resolved; its logs are worth a moment
+                await self._first(self._test_done, timeout_s=1.0)
+            return False
+        self._phase("interrupted: waiting for the requests in flight")
+        dispatcher.hold()
+        deadline = time.monotonic() + self._settings.client.drain_s
+        while dispatcher.in_flight and time.monotonic() < deadline and not self._channel.closed:
+            await asyncio.sleep(0.02)
+        dispatcher.fail_open("interrupted while it was in flight")
+        await self._first(self._test_done, timeout_s=0.5)
+        return True
+
+    @staticmethod
+    async def _first(*events: asyncio.Event, timeout_s: float | None = None) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in events]
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _unless_interrupted(self, work: Awaitable[object]) -> None:
+        from lbrun.errors import Interrupted
+
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._draining.wait())
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            task.result()
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise Interrupted("interrupted before the test began")
+
+    # ---- the parent
+
+    def _on_message(self) -> None:
+        for message in self._channel.receive():
+            if message.get("type") == "drain":
+                self._draining.set()
+        if self._channel.closed:
+            # the parent is gone: nobody waits for this run, but what it measured is kept
+            self._draining.set()
+            asyncio.get_running_loop().remove_reader(self._channel.fileno())
+
+    def _phase(self, text: str, **more: object) -> None:
+        log.info("%s", text)
+        self._channel.send({"type": "phase", "text": text, **more})
+
+    def _note(self, text: str) -> None:
+        self._channel.send({"type": "note", "level": "warning", "text": text})
+
+    def _on_transition(self, events: EventLog, transition: Transition) -> None:
+        url = self._urls[transition.server]
+        before, after = transition.old.value, transition.new.value
+        log.warning("%s: %s -> %s (%s)", url, before, after, transition.reason)
+        events.write(
+            "state", server=url, reason=transition.reason, **{"from": before, "to": after}
+        )
+        self._channel.send(
+            {"type": "server", "url": url, "from": before, "to": after, "reason": transition.reason}
+        )
+
+    async def _report_progress(self, dispatcher: Dispatcher, parts: build.Parts, total: int) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            self._channel.send(self._snapshot(dispatcher, parts, total))
+
+    def _snapshot(self, dispatcher: Dispatcher, parts: build.Parts, total: int) -> Message:
+        counts = dispatcher.counts
+        return {
+            "type": "progress",
+            "t_ns": time.monotonic_ns(),
+            "done": counts.completed + counts.failed,
+            "total": max(total, counts.issued),
+            "failed": counts.failed,
+            "retried": counts.retried,
+            "in_flight": dispatcher.in_flight,
+            "output_tokens": counts.output_tokens,
+            "servers": _rows(parts.pool),
+        }
+
+    def _outcome(
+        self,
+        dispatcher: Dispatcher,
+        parts: build.Parts,
+        test: LoadGenTest,
+        recorder: Recorder,
+        events: EventLog,
+        interrupted: bool,
+        duration_s: float,
+    ) -> dict[str, Any]:
+        counts = dispatcher.counts
+        problems = []
+        if self._test_error:
+            problems.append(self._test_error)
+        if dispatcher.broken and dispatcher.broken != "interrupted":
+            problems.append(dispatcher.broken)
+        if counts.issued != counts.completed + counts.failed:
+            problems.append(
+                f"{counts.issued} samples issued, but {counts.completed} completed and {counts.failed} failed"
+            )
+        left = {url: n for url, n in zip(self._urls, parts.pool.in_flight, strict=True) if n}
+        if left:
+            problems.append(f"attempts still counted as in flight at the end: {left}")
+        for error in (recorder.error, events.error):
+            if error:
+                problems.append(error)
+        errors = sorted(dispatcher.errors.items(), key=lambda item: -item[1])
+        return {
+            "samples": {"issued": counts.issued, "completed": counts.completed, "failed": counts.failed},
+            "attempts": {
+                "total": counts.attempts,
+                "retried": counts.retried,
+                "restarted_streams": counts.restarted_streams,
+                "late": counts.late,
+            },
+            "servers": _rows(parts.pool),
+            "failures": [{"reason": reason, "count": n} for reason, n in errors],
+            "problems": problems,
+            "warnings": self._warnings,
+            "interrupted": interrupted,
+            "duration_s": duration_s,
+            "loadgen_ended": not self.loadgen_running,
+            "expected_samples": test.expected_samples(),
+        }
+
+
+def _rows(pool: Pool) -> list[dict[str, Any]]:
+    """The pool as the parent is told it: a plain dict a server."""
+    return [server._asdict() for server in pool.snapshot().servers]
+
+
+def run_session(
+    settings: RunSettings,
+    urls: list[str],
+    run_dir: Path,
+    base_dir: Path,
+    channel: Channel,
+    report: Callable[[dict[str, Any]], None],
+) -> bool:
+    """Run a session on a fresh event loop; report gets the outcome. Whether LoadGen's thread is still in its call."""
+    import uvloop
+
+    async def body() -> bool:
+        session = Session(settings, urls, run_dir, base_dir, channel)
+        outcome = await session.run()
+        report(outcome)
+        return session.loadgen_running
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(body())
