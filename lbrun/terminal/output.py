@@ -1,0 +1,24 @@
+"""Writing to a terminal that may go away, be a pipe, or know no character beyond ASCII."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TextIO
+
+
+def show(text: str, stream: TextIO | None = None) -> None:
+    """Write text to standard output, or to the given stream. A reader that has gone away is no error."""
+    out = sys.stdout if stream is None else stream
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
+        out.write(text.encode(encoding, "replace").decode(encoding))
+        out.flush()
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person watches the stream: colours and a live bar make sense."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
