@@ -26,12 +26,16 @@ from lbrun.dispatch.retry import RetryPolicy
 from lbrun.errors import ConfigError, DatasetError
 from lbrun.formats import ChatOptions, FormatOptions, make_format
 from lbrun.formats.api import RequestFormat
+from lbrun.formats.options import PayloadKind
 from lbrun.loadgen.test import LoadGenSettings
+from lbrun.run.preflight import check_answers
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint, make_ssl_context
 
 _EXPECTED_OUTPUT_TOKENS = 256
 """What an answer is taken to cost the balancer in tokens, unless max_tokens is less."""
 _CHARS_PER_TOKEN = 4
+_FIRST_TOKENS = 4
+"""Output tokens of the request that tries a server before the test."""
 
 
 # ---- data and request format
@@ -39,15 +43,25 @@ _CHARS_PER_TOKEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The dataset, ready to be sent. bodies[i], costs[i]: of sample i; format: how answers are read."""
+    """The dataset, ready to be sent. bodies[i], costs[i]: of sample i. request_format: how answers are read.
+    first_body: a short request like them, to try the servers with before the test.
+    """
 
     bodies: list[bytes]
     costs: list[int]
     request_format: RequestFormat
+    first_body: bytes
 
 
-def request_format(settings: RunSettings) -> RequestFormat:
-    """The request format of the run. Raises ConfigError where the pool's backend does not speak it."""
+def request_format(settings: RunSettings, max_tokens: int | None = None) -> RequestFormat:
+    """The request format of the run. max_tokens: in place of the configured limit.
+
+    Raises ConfigError where the pool's backend does not speak it.
+    """
+    sampling = settings.effective_sampling
+    if max_tokens is not None:
+        sampling["max_tokens"] = min(max_tokens, sampling.get("max_tokens", max_tokens))
+        sampling["min_tokens"] = min(sampling["max_tokens"], sampling.get("min_tokens", 1))
     model, servers = settings.model, settings.servers
     name = model.request_format or model.formats[servers.backend]
     chat = model.chat
@@ -61,7 +75,7 @@ def request_format(settings: RunSettings) -> RequestFormat:
             backend=servers.backend,
             prompt=model.prompt,
             stream=settings.streaming,
-            sampling=settings.effective_sampling,
+            sampling=sampling,
             payload=payload_kind(settings),
             retokenize=_retokenizer(settings),
             extra_body=model.extra_body,
@@ -75,7 +89,7 @@ def request_format(settings: RunSettings) -> RequestFormat:
     )
 
 
-def payload_kind(settings: RunSettings) -> str:
+def payload_kind(settings: RunSettings) -> PayloadKind:
     """What answers must carry: nothing in a plain performance run, which keeps the hot path short."""
     wanted = (
         settings.mode == "accuracy"
@@ -91,16 +105,20 @@ def prepare_samples(settings: RunSettings) -> Prepared:
     spec = dataset_spec(settings, fmt.name)
     limit = settings.effective_sampling.get("max_tokens") or _EXPECTED_OUTPUT_TOKENS
     output_tokens = min(int(limit), _EXPECTED_OUTPUT_TOKENS)
-    bodies, costs = [], []
+    bodies: list[bytes] = []
+    costs: list[int] = []
+    first_body = b""
     for sample in read_samples(spec):
         try:
             body = fmt.encode(sample)
+            if not bodies:
+                first_body = request_format(settings, _FIRST_TOKENS).encode(sample)
         except ValueError as error:
             raise DatasetError(str(error), path=spec.path, row=sample.index) from None
         bodies.append(body)
         input_tokens = sample.n_input_tokens or len(sample.text or b"") // _CHARS_PER_TOKEN
         costs.append(input_tokens + output_tokens)
-    return Prepared(bodies, costs, fmt)
+    return Prepared(bodies, costs, fmt, first_body)
 
 
 def dataset_spec(settings: RunSettings, format_name: str) -> DatasetSpec:
@@ -257,6 +275,7 @@ class Parts:
 
     pool: Pool
     worker: Worker
+    trial_worker: Worker
     prober: Prober
     readiness: ReadinessSettings
     monitor: Monitor | None = None
@@ -264,6 +283,19 @@ class Parts:
     async def wait_ready(self) -> Mapping[int, ModelInfo]:
         """Wait for the servers; what the ready ones say of their model. Raises RunFailed if too few are."""
         return await wait_until_ready(self.pool, self.prober, self.readiness)
+
+    async def try_servers(self, timeout_s: float) -> list[str]:
+        """Ask each ready server for one short answer; those that cannot serve the run are excluded.
+
+        Returns what to tell the user of them. Raises RunFailed when none can.
+        """
+        pool = self.pool
+        ready = list(pool.eligible)
+        told = []
+        for server, reason in await check_answers(self.trial_worker, ready, pool.urls, timeout_s):
+            pool.exclude(server, f"the first request failed: {reason}", time.monotonic())
+            told.append(f"{pool.urls[server]} takes no part: the first request failed: {reason}")
+        return told
 
     def start_monitor(self) -> asyncio.Task[None]:
         """Look after the servers' health from now on."""
@@ -306,19 +338,19 @@ def make_parts(settings: RunSettings, urls: Sequence[str], prepared: Prepared) -
         now_s=time.monotonic(),
     )
     client = settings.client
-    worker = InlineWorker(
-        endpoints,
-        prepared.bodies,
-        prepared.request_format,
-        timeouts=Timeouts(
-            connect_s=client.connect_timeout_s,
-            first_byte_s=settings.scenario.first_byte_timeout_s,
-            idle_s=client.idle_timeout_s,
-            total_s=client.total_timeout_s,
-        ),
-        limits=Limits(max_body_bytes=int(client.max_answer_mib * (1 << 20))),
-        tls=tls,
+    timeouts = Timeouts(
+        connect_s=client.connect_timeout_s,
+        first_byte_s=settings.scenario.first_byte_timeout_s,
+        idle_s=client.idle_timeout_s,
+        total_s=client.total_timeout_s,
     )
+    limits = Limits(max_body_bytes=int(client.max_answer_mib * (1 << 20)))
+
+    def worker(bodies: list[bytes]) -> Worker:
+        return InlineWorker(
+            endpoints, bodies, prepared.request_format, timeouts=timeouts, limits=limits, tls=tls
+        )
+
     prober = Prober(
         urls,
         ProbeSettings(
@@ -331,4 +363,10 @@ def make_parts(settings: RunSettings, urls: Sequence[str], prepared: Prepared) -
             ssl_context=tls,
         ),
     )
-    return Parts(pool, worker, prober, ReadinessSettings(servers.min_ready, servers.settle_s))
+    return Parts(
+        pool=pool,
+        worker=worker(prepared.bodies),
+        trial_worker=worker([prepared.first_body]),
+        prober=prober,
+        readiness=ReadinessSettings(servers.min_ready, servers.settle_s),
+    )

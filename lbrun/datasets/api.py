@@ -11,7 +11,7 @@ from pathlib import Path
 class InputKind(StrEnum):
     """What a request format needs of each sample."""
 
-    TOKEN_IDS = "token_ids"
+    TOKEN_IDS = "token_ids"  # noqa: S105 - no password
     TEXT = "text"
     MESSAGES = "messages"  # ready-made chat messages
     PRODUCT = "product"  # text fields and one image, for a prompt template

@@ -22,7 +22,7 @@ class RetryBudget:
         self._level = level if level < self._burst else self._burst
 
     def take(self, now_s: float) -> float:
-        """Take one retry out. 0.0: granted. Otherwise nothing is taken, and it may be asked again then (s)."""
+        """Take one retry out: 0.0 if granted, else nothing is taken and the seconds to wait are told."""
         self._level = min(self._burst, self._level + (now_s - self._filled_at_s) * self._per_s)
         self._filled_at_s = now_s
         if self._level >= 1.0:

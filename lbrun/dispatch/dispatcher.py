@@ -23,7 +23,7 @@ from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind, Worker
 from lbrun.balance import Pool, ServerState, Transition
 from lbrun.balance.states import UP
 from lbrun.dispatch.budget import RetryBudget
-from lbrun.dispatch.ports import CompletionPort, Finished, FirstToken, RecordPort
+from lbrun.dispatch.ports import CompletionPort, Finished, FirstToken, OutputPort, RecordPort
 from lbrun.dispatch.retry import LOSSES, History, Plan, RetryPolicy, RetryRules, Try, is_charged
 from lbrun.dispatch.sample import OpenSample, Unsent
 from lbrun.errors import RunFailed
@@ -67,11 +67,13 @@ class Dispatcher:
         policy: RetryPolicy,
         costs: Sequence[int],
         on_broken: Callable[[str], None],
+        outputs: OutputPort | None = None,
     ) -> None:
         self.counts = Counts()
         self.errors: dict[str, int] = {}
         self.broken: str | None = None
         self._pool, self._worker, self._port, self._records = pool, worker, port, records
+        self._outputs = outputs
         self._rules = RetryRules(policy)
         self._policy = policy
         self._costs = costs
@@ -83,6 +85,7 @@ class Dispatcher:
         self._open: dict[int, OpenSample] = {}
         self._next_attempt = 0
         self._ready: deque[OpenSample] = deque()
+        self._blocked: deque[OpenSample] = deque()
         self._waiting: list[tuple[float, int, OpenSample]] = []
         self._waiting_seq = 0
         self._lost: dict[int, set[OpenSample]] = {}
@@ -92,7 +95,7 @@ class Dispatcher:
         self._finished: list[Finished] = []
         self._flush_due = False
         self._tick: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop  # from `start` on
 
     # ---- life
 
@@ -129,7 +132,6 @@ class Dispatcher:
         self._inbox.append((query_ids, sample_indices, time.monotonic_ns()))
         if not self._woken:
             self._woken = True
-            assert self._loop is not None
             self._loop.call_soon_threadsafe(self._take_inbox)
 
     # ---- the loop: in
@@ -159,7 +161,7 @@ class Dispatcher:
 
     def _send(self) -> None:
         """Retries first, then unsent samples in order."""
-        if self._ready:
+        if self._ready or self._blocked:
             self._pump_retries()
         unsent = self._unsent
         if unsent:
@@ -184,21 +186,22 @@ class Dispatcher:
                 submit(attempt_id, index, server)
             self.counts.attempts += n
             if n == _BURST and unsent:
-                assert self._loop is not None
                 self._loop.call_soon(self._pump)
         self._worker.flush()
 
     def _pump_retries(self) -> None:
+        """Samples that failed before go first: they are the oldest."""
         now_s = time.monotonic()
         for _ in range(min(len(self._ready), _BURST)):
             self._place(self._ready.popleft(), now_s)
-            if self.broken is not None:
-                return
+        for _ in range(min(len(self._blocked), _BURST)):
+            if not self._pool.eligible:
+                break
+            self._place(self._blocked.popleft(), now_s)
 
     def _place(self, sample: OpenSample, now_s: float) -> None:
         """Send a sample that has failed before, put it off, or fail it for good."""
-        history = sample.history
-        assert history is not None
+        history = sample.history or History()
         pool = self._pool
         plan = self._rules.plan(history, pool.eligible, self._up, self._returning, now_s)
         if plan.candidates:
@@ -209,6 +212,8 @@ class Dispatcher:
                     return
             server = pool.acquire_among(plan.candidates, sample.tokens)
             self._resend(sample, server, plan.fresh, now_s)
+        elif plan.blocked:
+            self._blocked.append(sample)
         elif plan.again_at_s is not None:
             self._put_off(sample, plan.again_at_s)
         else:
@@ -261,6 +266,8 @@ class Dispatcher:
         counts.output_tokens += answer.n_tokens
         counts.input_tokens += answer.n_input_tokens
         self._finished.append(Finished(sample.query_id, answer.payload, answer.n_tokens))
+        if self._outputs is not None:
+            self._outputs.add(sample.query_id, sample.sample_index, answer.payload)
         history = sample.history
         if history is None:
             self._records.add(
@@ -328,7 +335,6 @@ class Dispatcher:
 
     def _schedule_flush(self) -> None:
         self._flush_due = True
-        assert self._loop is not None
         self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -340,7 +346,7 @@ class Dispatcher:
             self._port.first_tokens(first)
         if done:
             self._port.complete(done)
-        if self._unsent or self._ready:
+        if self._unsent or self._ready or self._blocked:
             self._pump()
 
     def _settle(self, sample: OpenSample, history: History) -> None:
@@ -399,7 +405,6 @@ class Dispatcher:
         elif transition.new is not ServerState.SUSPECT:
             self._undecided_over(server)
         if transition.evicts:
-            assert self._loop is not None
             self._loop.call_soon(self._worker.evict, server)
 
     def _survey(self) -> None:
@@ -428,7 +433,6 @@ class Dispatcher:
             self._schedule_flush()
 
     def _on_tick(self) -> None:
-        assert self._loop is not None
         self._tick = self._loop.call_later(_TICK_S, self._on_tick)
         if self.broken is not None:
             return
@@ -438,7 +442,7 @@ class Dispatcher:
         waiting = self._waiting
         while waiting and waiting[0][0] <= now_s:
             self._ready.append(heapq.heappop(waiting)[2])
-        if self._ready or self._unsent:
+        if self._ready or self._blocked or self._unsent:
             self._pump()
 
     def _all_down(self, now_s: float) -> bool:
@@ -458,12 +462,7 @@ class Dispatcher:
     def hold(self) -> None:
         """Send nothing new; what is in flight may end. For a drain after an interrupt."""
         self._fail_unsent("interrupted before it was sent")
-        for sample in self._ready:
-            self._resolve_failed(sample, "interrupted while it waited for a retry")
-        for _, _, sample in self._waiting:
-            self._resolve_failed(sample, "interrupted while it waited for a retry")
-        self._ready.clear()
-        self._waiting.clear()
+        self._fail_waiting("interrupted while it waited for a retry")
         self.broken = self.broken or "interrupted"
         self._flush()
 
@@ -482,12 +481,17 @@ class Dispatcher:
             self._worker.cancel(attempt_id)
             self._pool.release(sample.server, sample.tokens)
             self._resolve_failed(sample, reason)
-        for sample in (*self._ready, *(w[2] for w in self._waiting)):
-            self._resolve_failed(sample, reason)
-        self._ready.clear()
-        self._waiting.clear()
+        self._fail_waiting(reason)
         self._fail_unsent(reason)
         self._flush()
+
+    def _fail_waiting(self, reason: str) -> None:
+        waiting = [*self._ready, *self._blocked, *(w[2] for w in self._waiting)]
+        self._ready.clear()
+        self._blocked.clear()
+        self._waiting.clear()
+        for sample in waiting:
+            self._resolve_failed(sample, reason)
 
     def _fail_unsent(self, reason: str) -> None:
         while self._unsent:

@@ -55,3 +55,10 @@ class RecordPort(Protocol):
         attempts: list[Try] | None,
     ) -> None:
         """Keep one row; failure is a FailureKind or 0, times are monotonic nanoseconds."""
+
+
+class OutputPort(Protocol):
+    """Where answers go that the user wants to keep."""
+
+    def add(self, query_id: int, sample_index: int, payload: bytes | None) -> None:
+        """Keep one answer."""

@@ -116,11 +116,13 @@ class Plan(NamedTuple):
     """What to do with a sample next.
 
     candidates: servers to choose from now, best group only. again_at_s: when to look again if there are
-    none. failure: why the sample is not sent any more. fresh: on a new connection.
+    none. blocked: it only wants room at a server. failure: why the sample is not sent any more. fresh: on a
+    new connection.
     """
 
     candidates: Sequence[int] = ()
     again_at_s: float | None = None
+    blocked: bool = False
     failure: str | None = None
     bad_request: bool = False
     fresh: bool = False
@@ -137,9 +139,7 @@ class RetryRules:
     def note(self, history: History, server: int, failure: AttemptFailure, now_s: float) -> None:
         """Add an ended attempt to the sample's history."""
         kind = failure.kind
-        history.tries.append(
-            Try(server, failure.sent_ns, failure.at_ns, int(kind), failure.message)
-        )
+        history.tries.append(Try(server, failure.sent_ns, failure.at_ns, int(kind), failure.message))
         history.last_message = failure.message
         history.stale_server = server if kind is FailureKind.STALE_CONNECTION else None
         if failure.first_token_ns:
@@ -158,7 +158,8 @@ class RetryRules:
             count = history.counts.get(server, 0) + 1
             history.counts[server] = count
             history.ready_at_s[server] = now_s + self._wait(_after(count))
-        history.not_before_s = now_s + LOST_PAUSE_S if failure.sent and kind in LOSSES and not failure.reused else 0.0
+        lost = failure.sent and kind in LOSSES and not failure.reused
+        history.not_before_s = now_s + LOST_PAUSE_S if lost else 0.0
 
     def _pause_s(self, n: int) -> float:
         return float(self._wait(_after(n)))
@@ -203,7 +204,7 @@ class RetryRules:
         if any(not exhausted(history, s) for s in up):
             history.waiting_since_s = None
             times = [history.ready_at_s.get(s, now_s) for s in open_now]
-            return Plan(again_at_s=max(min(times, default=now_s), now_s + POLL_S))
+            return Plan(again_at_s=max(min(times, default=now_s), now_s + POLL_S), blocked=not eligible)
         if any(not exhausted(history, s) for s in returning):
             if history.waiting_since_s is None:
                 history.waiting_since_s = now_s

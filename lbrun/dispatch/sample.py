@@ -11,8 +11,8 @@ from lbrun.dispatch.retry import History
 class OpenSample:
     """A sample that has been sent at least once and is not completed.
 
-    tokens: its cost for the balancer. acquired_s: when the present attempt was begun. first_token_ns: when its first token was reported to LoadGen; it
-    stays through restarts. history: None until something fails.
+    tokens: its cost for the balancer. acquired_s: when the present attempt was begun. first_token_ns: when
+    its first token was reported to LoadGen; it stays through restarts. history: None until something fails.
     """
 
     __slots__ = (

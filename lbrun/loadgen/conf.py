@@ -61,7 +61,7 @@ def read_user_conf(path: Path) -> list[ConfLine]:
 def merge_conf(
     model: str, scenario: str, values: Mapping[str, int | float], user: list[ConfLine]
 ) -> tuple[str, list[str]]:
-    """The text of the user.conf for a test, and a line for each configured value that the user's file overrides.
+    """The text of a test's user.conf, and a line for each configured value that the user's file overrides.
 
     values: LoadGen's keys in LoadGen's units (durations and latencies in ms, percentiles in per cent).
     """

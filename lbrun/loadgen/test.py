@@ -51,7 +51,7 @@ class LoadGenPort:
 
     def first_tokens(self, batch: Sequence[FirstToken]) -> None:
         """Report first tokens, all in one call."""
-        buffer, responses = _responses((item.query_id, item.payload, 0) for item in batch)
+        buffer, responses = _responses([(query_id, payload, 0) for query_id, payload in batch])
         try:
             lg.FirstTokenComplete(responses)
         except Exception:
@@ -69,10 +69,9 @@ class LoadGenPort:
 
 
 def _responses(
-    items: "Sequence[tuple[int, bytes | None, int]] | object",
+    rows: Sequence[tuple[int, bytes | None, int]],
 ) -> tuple[array.array[int], list[lg.QuerySampleResponse]]:
     """LoadGen's responses for a batch, and the buffer that must live until they are handed over."""
-    rows = list(items)  # type: ignore[call-overload]
     buffer = array.array("B", b"".join(payload for _, payload, _ in rows if payload))
     address = buffer.buffer_info()[0]
     response = lg.QuerySampleResponse
@@ -162,9 +161,7 @@ class LoadGenTest:
         sut = lg.ConstructSUT(on_issue, lambda: None)
         qsl = lg.ConstructQSL(settings.samples, performance, on_load, on_unload)
         try:
-            lg.StartTestWithLogSettings(
-                sut, qsl, self.test_settings, log_settings, str(self._audit_conf)
-            )
+            lg.StartTestWithLogSettings(sut, qsl, self.test_settings, log_settings, str(self._audit_conf))
         finally:
             lg.DestroyQSL(qsl)
             lg.DestroySUT(sut)

@@ -1,13 +1,12 @@
-"""One run, seen from the process that the user started: servers up, test watched, result written and told.
+"""One run, seen from the process that the user started: servers, test, result, and what is told of them.
 
-Whatever happens to the test's process, this one writes the verdict. `result.json` exists from the first moment
-and says that the run was cut, so that even a kill -9 of everything leaves a true statement.
+Whatever happens to the test's process, this one writes the verdict. `result.json` exists from the first
+moment and says that the run was cut, so that even a kill -9 of everything leaves a true statement.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,14 +19,12 @@ from lbrun.config.load import config_hash
 from lbrun.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, LbrunError
 from lbrun.results.result import ResultFile, read_result
 from lbrun.run.conclusion import Conclusion, conclude
-from lbrun.run.supervisor import ChildEnd, Supervisor
 from lbrun.run.screen import Screen
 from lbrun.run.simulation import embedded_pool
+from lbrun.run.supervisor import ChildEnd, Supervisor
 
 
-def run_job(
-    settings: RunSettings, run_dir: Path, *, command: str, overrides: Sequence[str] = ()
-) -> int:
+def run_job(settings: RunSettings, run_dir: Path, *, command: str, overrides: Sequence[str] = ()) -> int:
     """Run one test and return its exit status (see `lbrun.errors`).
 
     run_dir: the run's folder; it is made, and must not hold a result yet. command: how to run it again.
@@ -60,7 +57,9 @@ def _is_unfinished(run_dir: Path) -> bool:
 
 
 class _Job:
-    def __init__(self, settings: RunSettings, run_dir: Path, command: str, overrides: tuple[str, ...]) -> None:
+    def __init__(
+        self, settings: RunSettings, run_dir: Path, command: str, overrides: tuple[str, ...]
+    ) -> None:
         self._settings, self._run_dir = settings, run_dir
         self._config = settings.model_dump(mode="json", by_alias=True)
         self._static: dict[str, Any] = {
@@ -117,7 +116,7 @@ class _Job:
             "urls": urls,
             "run_dir": str(self._run_dir.resolve()),
             "cwd": str(Path.cwd()),
-            "sys_path": [path or os.getcwd() for path in sys.path],
+            "sys_path": [path or str(Path.cwd()) for path in sys.path],
         }
 
     def _note_failure(self, error: LbrunError) -> None:

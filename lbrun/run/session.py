@@ -1,8 +1,8 @@
 """The test itself, inside its own process: data, readiness, LoadGen, dispatcher, records.
 
-The event loop has the main thread; LoadGen's blocking call has a thread of its own. LoadGen cannot be told to
-stop, so a test that is broken off or interrupted resolves every sample and leaves LoadGen's thread behind: the
-process ends under it (see `lbrun.run.child`).
+The event loop has the main thread; LoadGen's blocking call has a thread of its own. LoadGen cannot be
+told to stop, so a test that is broken off or interrupted resolves every sample and leaves LoadGen's thread
+behind: the process ends under it (see `lbrun.run.child`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lbrun import build
 from lbrun.balance import Pool, Transition
 from lbrun.config import RunSettings
 from lbrun.dispatch.dispatcher import Dispatcher
+from lbrun.errors import Interrupted
 from lbrun.loadgen.test import LoadGenPort, LoadGenTest
 from lbrun.results.events import EventLog
+from lbrun.results.outputs import OutputLog
 from lbrun.results.records import Recorder
 from lbrun.run.channel import Channel, Message
 
 log = logging.getLogger("lbrun.run")
 
+_T = TypeVar("_T")
+
 PROGRESS_INTERVAL_S = 0.25
+_FIRST_ANSWER_TIMEOUT_S = 60.0
 _SWITCH_INTERVAL_S = 0.0005
 """LoadGen's thread waits at most so long for the interpreter when a query falls due (the default is 5 ms)."""
 
@@ -70,11 +75,15 @@ class Session:
         self._phase(f"waiting for {len(self._urls)} server{'s' * (len(self._urls) != 1)}")
         try:
             await self._unless_interrupted(parts.wait_ready())
+            self._warnings += await self._unless_interrupted(parts.try_servers(_FIRST_ANSWER_TIMEOUT_S))
         except BaseException:
             await parts.close(worker_started=False)
             events.close()
             raise
         recorder = Recorder(self._run_dir, self._urls, start_ns)
+        outputs = None
+        if settings.report.record_outputs:
+            outputs = OutputLog(self._run_dir, token_ids=settings.model.payload == "token_ids")
         dispatcher = Dispatcher(
             pool=parts.pool,
             worker=parts.worker,
@@ -83,6 +92,7 @@ class Session:
             policy=build.retry_policy(settings),
             costs=prepared.costs,
             on_broken=lambda reason: self._broken.set(),
+            outputs=outputs,
         )
         dispatcher.start()
         parts.start_monitor()
@@ -103,7 +113,10 @@ class Session:
         self._phase("writing the records")
         await loop.run_in_executor(None, recorder.close)
         events.close()
-        return self._outcome(dispatcher, parts, test, recorder, events, interrupted, duration_s)
+        if outputs is not None:
+            outputs.close()
+        trouble = [e for e in (recorder.error, events.error, outputs and outputs.error) if e]
+        return self._outcome(dispatcher, parts, test, trouble, interrupted, duration_s)
 
     # ---- waiting
 
@@ -124,7 +137,7 @@ class Session:
         threading.Thread(target=body, name="loadgen", daemon=True).start()
 
     async def _until_over(self, dispatcher: Dispatcher) -> bool:
-        """Until LoadGen is done, the run is broken off, or an interrupt has been drained; whether the latter."""
+        """Until LoadGen is done, the run is broken off, or an interrupt is drained; whether the latter."""
         await self._first(self._test_done, self._broken, self._draining)
         if self._test_done.is_set() or self._broken.is_set():
             if self._broken.is_set():
@@ -134,7 +147,8 @@ class Session:
         self._phase("interrupted: waiting for the requests in flight")
         dispatcher.hold()
         deadline = time.monotonic() + self._settings.client.drain_s
-        while dispatcher.in_flight and time.monotonic() < deadline and not self._channel.closed:
+        # looked at, not waited for: it is a few seconds at the end of a run, and costs the run nothing
+        while dispatcher.in_flight and time.monotonic() < deadline and not self._channel.closed:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         dispatcher.fail_open("interrupted while it was in flight")
         await self._first(self._test_done, timeout_s=0.5)
@@ -147,16 +161,13 @@ class Session:
         for wait in waits:
             wait.cancel()
 
-    async def _unless_interrupted(self, work: Awaitable[object]) -> None:
-        from lbrun.errors import Interrupted
-
+    async def _unless_interrupted(self, work: Awaitable[_T]) -> _T:
         task = asyncio.ensure_future(work)
         stop = asyncio.ensure_future(self._draining.wait())
         await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if task.done():
-            task.result()
-            return
+            return task.result()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         raise Interrupted("interrupted before the test began")
@@ -183,9 +194,7 @@ class Session:
         url = self._urls[transition.server]
         before, after = transition.old.value, transition.new.value
         log.warning("%s: %s -> %s (%s)", url, before, after, transition.reason)
-        events.write(
-            "state", server=url, reason=transition.reason, **{"from": before, "to": after}
-        )
+        events.write("state", server=url, reason=transition.reason, **{"from": before, "to": after})
         self._channel.send(
             {"type": "server", "url": url, "from": before, "to": after, "reason": transition.reason}
         )
@@ -214,8 +223,7 @@ class Session:
         dispatcher: Dispatcher,
         parts: build.Parts,
         test: LoadGenTest,
-        recorder: Recorder,
-        events: EventLog,
+        trouble: list[str],
         interrupted: bool,
         duration_s: float,
     ) -> dict[str, Any]:
@@ -232,9 +240,7 @@ class Session:
         left = {url: n for url, n in zip(self._urls, parts.pool.in_flight, strict=True) if n}
         if left:
             problems.append(f"attempts still counted as in flight at the end: {left}")
-        for error in (recorder.error, events.error):
-            if error:
-                problems.append(error)
+        problems += trouble
         errors = sorted(dispatcher.errors.items(), key=lambda item: -item[1])
         return {
             "samples": {"issued": counts.issued, "completed": counts.completed, "failed": counts.failed},
@@ -268,7 +274,10 @@ def run_session(
     channel: Channel,
     report: Callable[[dict[str, Any]], None],
 ) -> bool:
-    """Run a session on a fresh event loop; report gets the outcome. Whether LoadGen's thread is still in its call."""
+    """Run a session on a fresh event loop. report gets the outcome.
+
+    Returns whether LoadGen's thread is still in its call.
+    """
     import uvloop
 
     async def body() -> bool:

@@ -1,7 +1,7 @@
-"""The parent's side of a test's process: start it, pass its messages on, interrupt it, end it when it hangs.
+"""The parent's side of a test's process: start it, pass its messages on, interrupt it, end it if it hangs.
 
-The child has a session of its own, so that a terminal's Ctrl-C reaches only the parent: the first one asks the
-child to drain, the second one kills it.
+The child has a session of its own, so that a terminal's Ctrl-C reaches only the parent: the first one asks
+the child to drain, the second one kills it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Supervisor:
         """Start, watch, reap. on_message gets progress, phases, notes and server states."""
         ours, theirs = socket.socketpair()
         with self._log_path.open("ab") as log:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-P", "-m", "lbrun.run.child", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -47,8 +47,13 @@ def test_an_invalid_result_is_read_with_its_reasons(tmp_path: Path) -> None:
 
 
 def test_a_valid_result_has_no_reasons(tmp_path: Path) -> None:
-    (tmp_path / SUMMARY).write_text(INVALID.replace("INVALID", "VALID").replace(": NO", ": Yes").replace(
-        "Recommendations:\n * Increase the target QPS so the loadgen pre-generates more queries.\n", ""))
+    (tmp_path / SUMMARY).write_text(
+        INVALID.replace("INVALID", "VALID")
+        .replace(": NO", ": Yes")
+        .replace(
+            "Recommendations:\n * Increase the target QPS so the loadgen pre-generates more queries.\n", ""
+        )
+    )
     assert read_logs(tmp_path).valid is True
     assert read_logs(tmp_path).reasons == ()
 
@@ -61,7 +66,8 @@ def test_errors_of_the_detail_log_are_counted_and_named_once(tmp_path: Path) -> 
     line = {"key": "error_runtime", "value": "n_tokens argument missing", "metadata": {"is_error": True}}
     good = {"key": "x", "value": 1, "metadata": {"is_error": False}}
     (tmp_path / DETAIL).write_text(
-        "".join(f":::MLLOG {json.dumps(entry)}\n" for entry in (good, line, line, good)) + ":::MLLOG {broken\n"
+        "".join(f":::MLLOG {json.dumps(entry)}\n" for entry in (good, line, line, good))
+        + ":::MLLOG {broken\n"
     )
     result = read_logs(tmp_path)
     assert (result.error_count, result.errors) == (2, ("n_tokens argument missing",))

@@ -1,0 +1,48 @@
+"""``outputs.jsonl``: the answers themselves, a line a sample, where ``report.record_outputs`` asks for them."""
+
+from __future__ import annotations
+
+import array
+from pathlib import Path
+
+import msgspec
+
+FILE_NAME = "outputs.jsonl"
+
+
+class OutputLog:
+    """Appends answers as they complete. When the disk is full, `error` says so and the run goes on.
+
+    token_ids: payloads are int32 token ids; else UTF-8 text.
+    """
+
+    def __init__(self, run_dir: Path, *, token_ids: bool) -> None:
+        self.error: str | None = None
+        self._token_ids = token_ids
+        self._encode = msgspec.json.Encoder().encode
+        try:
+            self._file = (run_dir / FILE_NAME).open("ab", buffering=1 << 20)
+        except OSError as error:
+            self.error = f"{FILE_NAME} stopped: {error}"
+
+    def add(self, query_id: int, sample_index: int, payload: bytes | None) -> None:
+        """Keep one answer."""
+        if self.error is not None or payload is None:
+            return
+        line: dict[str, object] = {"query_id": query_id, "sample_index": sample_index}
+        if self._token_ids:
+            line["token_ids"] = array.array("i", payload).tolist()
+        else:
+            line["text"] = payload.decode("utf-8", "replace")
+        try:
+            self._file.write(self._encode(line) + b"\n")
+        except OSError as error:
+            self.error = f"{FILE_NAME} stopped: {error}"
+
+    def close(self) -> None:
+        """Write what is buffered, and close."""
+        if hasattr(self, "_file"):
+            try:
+                self._file.close()
+            except OSError as error:
+                self.error = self.error or f"{FILE_NAME} stopped: {error}"
