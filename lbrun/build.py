@@ -144,8 +144,6 @@ def dataset_spec(settings: RunSettings, format_name: str) -> DatasetSpec:
 
 def _input_kind(settings: RunSettings, format_name: str) -> InputKind:
     if format_name == "chat":
-        if settings.dataset.columns.messages is not None:
-            return InputKind.MESSAGES
         return InputKind(settings.model.chat.input)
     return InputKind(settings.model.prompt)
 

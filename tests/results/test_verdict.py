@@ -39,7 +39,7 @@ def test_loadgens_invalid_is_invalid_with_its_reasons() -> None:
         ),
         (SampleCounts(10, 10, 0), {"recorded": 9}, "the records are incomplete: 9 rows for 10 samples"),
         (SampleCounts(0, 0, 0), {}, "LoadGen issued no sample"),
-        (SampleCounts(10, 10, 0), {"loadgen_errors": ["twice"]}, "LoadGen: twice"),
+        (SampleCounts(10, 10, 0), {"loadgen_errors": ["sample twice"]}, "LoadGen: sample twice"),
         (SampleCounts(10, 10, 0), {"loadgen_result": None}, "LoadGen left no result"),
         (SampleCounts(10, 10, 0), {"errors": ["all servers are down"]}, "all servers are down"),
         (SampleCounts(10, 10, 0), {"state": State.BROKEN}, "the run was cut"),
@@ -82,3 +82,11 @@ def test_valid_means_that_every_issued_sample_was_answered(
     if got.verdict is Verdict.VALID:
         assert whole
         assert loadgen_result == "VALID" or mode == "accuracy"
+
+
+def test_an_error_in_loadgens_log_makes_a_complete_run_invalid() -> None:
+    """Every sample has an answer, but a submission with such a log is refused."""
+    judgement = _judge(loadgen_errors=["Number of tokens need to be greater than 1"])
+    assert judgement == Judgement(
+        Verdict.INVALID, ("LoadGen: Number of tokens need to be greater than 1",), 3
+    )
