@@ -1,0 +1,185 @@
+"""Faults that an embedded server can be told to have, and when each of them strikes.
+
+Pure: the clock is passed in, and which requests a share hits is a function of their number.
+What a fault does to a request is in `lbrun.embedded.breakage`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class FaultKind(StrEnum):
+    """How a server can fail. "Half" is half of the answer's tokens, or of its bytes where it is whole."""
+
+    HANG_BEFORE_HEADERS = "hang_before_headers"  # the request is read and never answered
+    HANG_IN_BODY = "hang_in_body"  # half of the answer, then silence
+    RESET_BEFORE_HEADERS = "reset_before_headers"  # RST instead of an answer
+    RESET_MID_STREAM = "reset_mid_stream"  # half of the answer, then RST
+    EOF_NO_END_MARK = "eof_no_end_mark"  # a stream ends well in HTTP, without finish reason and [DONE]
+    WRONG_LENGTH = "wrong_length"  # fewer bytes than announced, then FIN
+    TRUNCATED_JSON = "truncated_json"  # well-formed HTTP, and JSON that stops in the middle
+    ERROR_IN_200 = "error_in_200"  # status 200, and an error object is all it says
+    ERROR_EVENT_THEN_DONE = "error_event_then_done"  # a dying vLLM: half of a stream, an error event, [DONE]
+    EMPTY_BODY = "empty_body"  # status 200 without a byte
+    MALFORMED_SSE = "malformed_sse"  # lines that are neither events nor JSON
+    STATUS_400 = "status_400"
+    STATUS_401 = "status_401"
+    STATUS_429 = "status_429"  # value: the Retry-After header, as it is to be sent
+    STATUS_500 = "status_500"
+    STATUS_503_LOADING = "status_503_loading"  # health and completions, as of a server that still loads
+    REDIRECT = "redirect"  # 307 to another path
+    HEALTH_FAILS = "health_fails"  # 503 for health alone
+    HEALTH_OK_COMPLETIONS_FAIL = "health_ok_completions_fail"  # 500 for completions alone
+    WRONG_MODEL = "wrong_model"  # another model is listed and served
+    SLOW_FACTOR = "slow_factor"  # value: all times are multiplied by it (default 10)
+    POISON = "poison"  # a token id outside the vocabulary ends the process, as it does to a real SGLang
+
+
+BEFORE_ANSWER = frozenset(
+    {
+        FaultKind.HANG_BEFORE_HEADERS,
+        FaultKind.RESET_BEFORE_HEADERS,
+        FaultKind.ERROR_IN_200,
+        FaultKind.EMPTY_BODY,
+        FaultKind.STATUS_400,
+        FaultKind.STATUS_401,
+        FaultKind.STATUS_429,
+        FaultKind.STATUS_500,
+        FaultKind.STATUS_503_LOADING,
+        FaultKind.REDIRECT,
+        FaultKind.HEALTH_OK_COMPLETIONS_FAIL,
+    }
+)
+IN_ANSWER = frozenset(
+    {
+        FaultKind.HANG_IN_BODY,
+        FaultKind.RESET_MID_STREAM,
+        FaultKind.EOF_NO_END_MARK,
+        FaultKind.WRONG_LENGTH,
+        FaultKind.TRUNCATED_JSON,
+        FaultKind.ERROR_EVENT_THEN_DONE,
+        FaultKind.MALFORMED_SSE,
+    }
+)
+OF_HEALTH = frozenset({FaultKind.HEALTH_FAILS, FaultKind.STATUS_503_LOADING})
+
+_SPEC = re.compile(
+    r"(?:(?P<server>\d{1,6}):)?(?P<kind>\w+)(?:=(?P<value>[^@+*]*))?"
+    r"(?:@(?P<start>\d+(?:\.\d+)?))?(?:\+(?P<duration>\d+(?:\.\d+)?))?(?:\*(?P<share>\d+(?:\.\d+)?))?"
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault of one server.
+
+    server: index in the pool. start_s: after the server's start, or after the fault was switched on.
+    duration_s: how long it lasts. share: of requests that it hits. value: see `FaultKind`.
+    Raises ValueError for values out of bounds.
+    """
+
+    kind: FaultKind
+    server: int = 0
+    start_s: float = 0.0
+    duration_s: float = math.inf
+    share: float = 1.0
+    value: str = ""
+
+    def __post_init__(self) -> None:
+        if self.server < 0 or not self.start_s >= 0 or not self.duration_s > 0 or not 0 < self.share <= 1:
+            raise ValueError(
+                f"fault {self}: write a start of 0 or later, a duration above 0, a share up to 1"
+            )
+        if not re.fullmatch(r"[^@+*\x00-\x1f\x7f-\U0010ffff]*", self.value):
+            raise ValueError(f"fault {self.kind}: {self.value!r} cannot be the value of a fault")
+        if self.kind is FaultKind.SLOW_FACTOR and not self.factor > 0:
+            raise ValueError(f"fault slow_factor: {self.value!r} is no factor above 0; write slow_factor=10")
+
+    @property
+    def factor(self) -> float:
+        """What a slow server's times are multiplied by; NaN where the value is no number."""
+        try:
+            return float(self.value or 10)
+        except ValueError:
+            return math.nan
+
+    def __str__(self) -> str:
+        return f"{self.server}:{self.without_server()}"
+
+    def without_server(self) -> str:
+        """The notation that `parse_fault` reads, for the server's own command line."""
+        parts = [str(self.kind)]
+        if self.value:
+            parts.append(f"={self.value}")
+        if self.start_s:
+            parts.append(f"@{self.start_s:f}")
+        if self.duration_s != math.inf:
+            parts.append(f"+{self.duration_s:f}")
+        if self.share != 1:
+            parts.append(f"*{self.share:f}")
+        return "".join(parts)
+
+
+def parse_fault(text: str) -> Fault:
+    """Read ``[SERVER:]KIND[=VALUE][@START_S][+DURATION_S][*SHARE]``, e.g. ``1:status_500@5+10*0.3``.
+
+    Raises ValueError with what is wrong and how to write it.
+    """
+    found = _SPEC.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(
+            f"fault {text!r} is not understood; write [SERVER:]KIND[=VALUE][@START_S][+DURATION_S][*SHARE], "
+            "e.g. 1:status_500@5+10*0.3"
+        )
+    if found["kind"] not in FaultKind.__members__.values():
+        raise ValueError(f"fault {text!r}: no kind {found['kind']!r}; one of {', '.join(FaultKind)}")
+    return Fault(
+        kind=FaultKind(found["kind"]),
+        server=int(found["server"] or 0),
+        start_s=float(found["start"] or 0),
+        duration_s=float(found["duration"] or math.inf),
+        share=float(found["share"] or 1),
+        value=found["value"] or "",
+    )
+
+
+class FaultSwitch:
+    """Which of a server's faults strike now. Times are seconds of one monotonic clock."""
+
+    def __init__(self, faults: Sequence[Fault], now_s: float) -> None:
+        self._asked = 0
+        self.set(faults, now_s)
+
+    def set(self, faults: Sequence[Fault], now_s: float) -> None:
+        """Replace all faults; their start counts from now."""
+        self.faults = tuple(faults)
+        self._due = tuple(replace(f, start_s=now_s + f.start_s) for f in faults)
+
+    def strike(self, kinds: Collection[FaultKind], now_s: float) -> Fault | None:
+        """The first fault among `kinds` that hits this request, if any."""
+        if not self._due:
+            return None
+        self._asked += 1
+        for fault in self._due:
+            if (
+                fault.kind in kinds
+                and fault.start_s <= now_s < fault.start_s + fault.duration_s
+                and (fault.share == 1 or self._drawn() < fault.share)
+            ):
+                return fault
+        return None
+
+    def _drawn(self) -> float:
+        """A number in [0, 1) for the request, well spread over successive requests."""
+        return zlib.crc32(self._asked.to_bytes(8, "little") * 2) / 2**32
+
+    def slowness(self, now_s: float) -> float:
+        """What all times are multiplied by."""
+        fault = self.strike((FaultKind.SLOW_FACTOR,), now_s)
+        return fault.factor if fault else 1.0
