@@ -1,0 +1,217 @@
+"""Which of MLPerf's rules a run relaxes, so that nobody takes a trial for a result.
+
+The figures are those of mlcommons/inference for round v6.1: mlperf.conf, and the reference
+implementations of the three benchmarks. A run is *official* when nothing is relaxed. What the servers do
+(prefix caching, quantisation) cannot be seen from here and is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from lbrun.config.schema import RunSettings
+
+MIN_DURATION_S = 600
+PERCENTILE = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Latency limits at the 99th percentile, in milliseconds; None: not limited."""
+
+    ttft_ms: float | None = None
+    tpot_ms: float | None = None
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark's rules. offline_samples: LoadGen's minimum in the Offline scenario.
+
+    sampling_accuracy holds what differs from sampling with mode=accuracy. Interactive runs of some
+    benchmarks use a smaller data set.
+    """
+
+    performance_samples: int
+    accuracy_samples: int
+    limits: Mapping[str, Limits]
+    offline_samples: int | None = None
+    interactive_samples: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    sampling_accuracy: Mapping[str, Any] = field(default_factory=dict)
+    own_template: bool = False
+
+
+BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
+    {
+        "llama3_1-8b": Benchmark(
+            performance_samples=13_368,
+            accuracy_samples=13_368,
+            offline_samples=13_368,
+            limits={"server": Limits(2_000, 100), "interactive": Limits(500, 30)},
+            sampling={
+                "temperature": 0,
+                "top_p": 1,
+                "top_k": 1,
+                "seed": 42,
+                "max_tokens": 128,
+                "min_tokens": 1,
+            },
+        ),
+        "gpt-oss-120b": Benchmark(
+            performance_samples=6_396,
+            accuracy_samples=4_395,
+            limits={"server": Limits(3_000, 80), "interactive": Limits(2_000, 15)},
+            sampling={"temperature": 1, "top_p": 1, "top_k": -1, "max_tokens": 10_240},
+            sampling_accuracy={"max_tokens": 32_768},
+        ),
+        "qwen3-vl-235b-a22b": Benchmark(
+            performance_samples=48_289,
+            accuracy_samples=48_289,
+            offline_samples=48_289,
+            interactive_samples=8_000,
+            limits={"server": Limits(latency_ms=12_000), "interactive": Limits(latency_ms=1_500)},
+            own_template=True,
+        ),
+    }
+)
+
+# Keys of user.conf that a submission sets by itself, or that are compared below.
+_FREE_KEYS = {"target_qps", "coalesce_queries", "server_coalesce_queries", "use_token_latencies"}
+_COMPARED = {
+    "min_duration": ("min_duration_s", 1e-3),
+    "max_duration": ("max_duration_s", 1e-3),
+    "min_query_count": ("min_query_count", 1),
+    "max_query_count": ("max_query_count", 1),
+    "ttft_latency": ("ttft_limit_ms", 1),
+    "tpot_latency": ("tpot_limit_ms", 1),
+    "target_latency": ("latency_limit_ms", 1),
+    "target_latency_percentile": ("percentile", 1e-2),
+    "qsl_rng_seed": ("qsl_seed", 1),
+    "sample_index_rng_seed": ("sample_seed", 1),
+    "schedule_rng_seed": ("schedule_seed", 1),
+}
+
+
+def relaxed_rules(settings: RunSettings, user_conf: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """The rules that a run relaxes, one short phrase each; empty for an official run.
+
+    user_conf: LoadGen keys and values of the user's own user.conf, those that apply to this test.
+    """
+    benchmark = BENCHMARKS.get(settings.model.mlperf_name)
+    if benchmark is None:
+        return (f"{settings.model.name} is not a benchmark of MLPerf",)
+    values = {key: getattr(settings.loadgen_values, key) for key in settings.loadgen_values.__slots__}
+    other = []
+    for key, text in (user_conf or {}).items():
+        if key in _COMPARED:
+            name, scale = _COMPARED[key]
+            try:
+                values[name] = float(text) * scale
+            except ValueError:
+                other.append(key)
+        elif key not in _FREE_KEYS:
+            other.append(key)
+    return (
+        *_pool(settings),
+        *_data(settings, benchmark),
+        *(_length(settings, benchmark, values) if settings.mode == "performance" else ()),
+        *_latencies(settings, benchmark, values),
+        *_seeds(values),
+        *_sampling(settings, benchmark),
+        *_prompt(settings, benchmark),
+        *(f"user.conf sets {key}" for key in other),
+    )
+
+
+def is_official(settings: RunSettings, user_conf: Mapping[str, str] | None = None) -> bool:
+    """Whether the run keeps all the rules that are checked here."""
+    return not relaxed_rules(settings, user_conf)
+
+
+def _pool(s: RunSettings) -> Iterator[str]:
+    if s.servers.embedded is not None:
+        yield "embedded servers instead of real ones"
+    if s.late_join and s.servers.embedded is None:
+        yield "servers may join late"
+
+
+def _data(s: RunSettings, benchmark: Benchmark) -> Iterator[str]:
+    if s.mode == "accuracy":
+        samples = benchmark.accuracy_samples
+    else:
+        samples = benchmark.performance_samples
+    if s.scenario.name == "interactive" and benchmark.interactive_samples:
+        samples = benchmark.interactive_samples
+    own = s.dataset.path
+    if s.mode == "accuracy" and s.dataset.accuracy_path is not None:
+        own = s.dataset.accuracy_path
+    if own is None:
+        yield "lbrun's sample data instead of the official data set"
+    if s.dataset.max_samples is not None and s.dataset.max_samples < samples:
+        yield f"{s.dataset.max_samples:,} samples of the data set instead of {samples:,}"
+
+
+def _length(s: RunSettings, benchmark: Benchmark, values: Mapping[str, Any]) -> Iterator[str]:
+    shortest = values["min_duration_s"]
+    if shortest is not None and shortest < MIN_DURATION_S:
+        yield f"minimum duration {shortest:g} s instead of {MIN_DURATION_S} s"
+    longest = values["max_duration_s"]
+    if longest:
+        yield f"maximum duration {longest:g} s instead of none"
+    fewest, least = values["min_query_count"], benchmark.offline_samples
+    if s.scenario.name == "offline" and least is not None and fewest is not None and fewest < least:
+        yield f"at least {fewest:,.0f} samples instead of {least:,}"
+    most = values["max_query_count"]
+    if most:
+        yield f"at most {most:,.0f} queries instead of no limit"
+
+
+def _latencies(s: RunSettings, benchmark: Benchmark, values: Mapping[str, Any]) -> Iterator[str]:
+    limits = benchmark.limits.get(s.scenario.name)
+    if limits is None or s.mode != "performance":
+        return
+    for key, official, name in (
+        ("ttft_limit_ms", limits.ttft_ms, "TTFT"),
+        ("tpot_limit_ms", limits.tpot_ms, "TPOT"),
+        ("latency_limit_ms", limits.latency_ms, "latency"),
+    ):
+        own = values[key]
+        if own is not None and official is not None and own > official:
+            yield f"{name} limit {own:,.10g} ms instead of {official:,.10g} ms"
+    percentile = values["percentile"]
+    if percentile is not None and percentile < PERCENTILE:
+        yield f"limits at the {percentile * 100:g}th percentile instead of the 99th"
+
+
+def _seeds(values: Mapping[str, Any]) -> Iterator[str]:
+    names = [key for key in ("qsl_seed", "sample_seed", "schedule_seed") if values[key] is not None]
+    if names:
+        yield f"{', '.join(names)} instead of the round's own"
+
+
+def _sampling(s: RunSettings, benchmark: Benchmark) -> Iterator[str]:
+    official = dict(benchmark.sampling)
+    if s.mode == "accuracy":
+        official |= benchmark.sampling_accuracy
+    own = s.effective_sampling
+    for key in (*official, *(key for key in own if key not in official)):
+        if own.get(key) != official.get(key):
+            yield f"{key} {_sent(own.get(key))} instead of {_sent(official.get(key))}"
+    if s.model.extra_body:
+        yield f"further request fields: {', '.join(s.model.extra_body)}"
+
+
+def _prompt(s: RunSettings, benchmark: Benchmark) -> Iterator[str]:
+    chat = s.model.chat
+    if benchmark.own_template and chat.template_file is None:
+        yield "lbrun's prompt template instead of the reference one"
+    if benchmark.own_template and chat.guided_json_schema is not None:
+        yield "guided decoding"
+
+
+def _sent(value: Any) -> str:
+    return "not sent" if value is None else f"{value}"

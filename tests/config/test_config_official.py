@@ -1,0 +1,99 @@
+"""A run is official only when nothing is relaxed, and says what is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config_samples import changed
+
+from lbrun.config import RunSettings, load_settings
+from lbrun.config.official import is_official, relaxed_rules
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "cnn_eval.json"
+    path.write_text("[]")
+    return path
+
+
+def settings(data: Path | None, **values: Any) -> RunSettings:
+    return load_settings(changed(dataset__path=data and str(data), **values), environ={})
+
+
+def test_a_run_that_changes_nothing_is_official(data: Path) -> None:
+    assert is_official(settings(data))
+    assert relaxed_rules(settings(data, mode="accuracy")) == ()
+
+
+SERVER = {"scenario__name": "server", "scenario__loadgen": "Server", "scenario__target_qps": 5}
+
+
+@pytest.mark.parametrize(
+    ("values", "phrase"),
+    [
+        ({"scenario__min_duration_s": 10}, "minimum duration 10 s instead of 600 s"),
+        ({"scenario__max_duration_s": 700}, "maximum duration 700 s instead of none"),
+        ({"scenario__min_query_count": 1000}, "at least 1,000 samples instead of 13,368"),
+        ({"scenario__max_query_count": 20_000}, "at most 20,000 queries instead of no limit"),
+        ({"scenario__ttft_limit_ms": 5000, **SERVER}, "TTFT limit 5,000 ms instead of 2,000 ms"),
+        ({"scenario__tpot_limit_ms": 200, **SERVER}, "TPOT limit 200 ms instead of 100 ms"),
+        ({"scenario__percentile": 0.5, **SERVER}, "limits at the 50th percentile instead of the 99th"),
+        ({"scenario__qsl_seed": 1}, "qsl_seed instead of the round's own"),
+        ({"model__sampling__temperature": 0.7}, "temperature 0.7 instead of 0"),
+        ({"model__sampling__seed": None}, "seed not sent instead of 42"),
+        ({"model__sampling__min_p": 0.1}, "min_p 0.1 instead of not sent"),
+        ({"model__extra_body": {"ignore_eos": True}}, "further request fields: ignore_eos"),
+        ({"dataset__max_samples": 100}, "100 samples of the data set instead of 13,368"),
+        ({"servers__late_join": True}, "servers may join late"),
+    ],
+)
+def test_each_relaxed_rule_is_named(data: Path, values: dict[str, Any], phrase: str) -> None:
+    assert relaxed_rules(settings(data, **values)) == (phrase,)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scenario__min_duration_s": 1200},
+        {"scenario__min_query_count": 20_000},
+        {"scenario__ttft_limit_ms": 1000, **SERVER},
+        {"scenario__target_qps": 40},
+        {"dataset__max_samples": 13_368},
+        {"scenario__coalesce_queries": True},
+    ],
+)
+def test_stricter_or_free_values_relax_nothing(data: Path, values: dict[str, Any]) -> None:
+    assert is_official(settings(data, **values))
+
+
+def test_an_embedded_trial_says_so() -> None:
+    raw = {"servers__urls": [], "servers__embedded": {}, "scenario__trial": {"min_query_count": 1000}}
+    assert relaxed_rules(settings(None, **raw)) == (
+        "embedded servers instead of real ones",
+        "lbrun's sample data instead of the official data set",
+        "minimum duration 0 s instead of 600 s",
+        "at least 1,000 samples instead of 13,368",
+    )
+
+
+def test_the_users_user_conf_counts_and_wins(data: Path) -> None:
+    run = settings(data, scenario__min_duration_s=10)
+    assert is_official(run, {"min_duration": "600000", "target_qps": "12"})
+    assert relaxed_rules(settings(data), {"min_duration": "60000"}) == (
+        "minimum duration 60 s instead of 600 s",
+    )
+    assert relaxed_rules(settings(data), {"performance_sample_count_override": "5"}) == (
+        "user.conf sets performance_sample_count_override",
+    )
+    assert relaxed_rules(settings(data, **SERVER), {"target_latency_percentile": "90"}) == (
+        "limits at the 90th percentile instead of the 99th",
+    )
+
+
+def test_a_model_outside_mlperf_is_never_official(data: Path) -> None:
+    assert relaxed_rules(settings(data, model__mlperf_name="mine", model__name="mine")) == (
+        "mine is not a benchmark of MLPerf",
+    )
