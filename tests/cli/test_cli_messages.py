@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Lbrun, Recorder
+from cli_runner import Lbrun, Recorder
 
 LIST = "'servers.urls=[http://a:8000,http://b:8000]'"
 UNREADABLE = (

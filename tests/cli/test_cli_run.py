@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Lbrun, Recorder
+from cli_runner import Lbrun, Recorder
 
 from lbrun import __version__
 from lbrun.cli.jobs import worst
