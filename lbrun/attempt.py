@@ -142,7 +142,7 @@ class Worker(Protocol):
         """Drop the attempt and close its connection; it is not reported any more."""
 
     def evict(self, server: int) -> None:
-        """Fail (EVICTED) every attempt at the server that has no byte of answer yet; drop idle connections."""
+        """Fail (EVICTED) the server's attempts that have no byte of answer yet; drop idle connections."""
 
     def last_byte_ns(self, server: int) -> int:
         """When the server last sent a byte of any answer, 0 if never."""

@@ -23,7 +23,7 @@ from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind, Worker
 from lbrun.balance import Pool, ServerState, Transition
 from lbrun.balance.states import UP
 from lbrun.dispatch.budget import RetryBudget
-from lbrun.dispatch.ports import CompletionPort, Finished, FirstToken, OutputPort, RecordPort
+from lbrun.dispatch.ports import CompletionPort, DelayPort, Finished, FirstToken, OutputPort, RecordPort
 from lbrun.dispatch.retry import LOSSES, History, Plan, RetryPolicy, RetryRules, Try, is_charged
 from lbrun.dispatch.sample import OpenSample, Unsent
 from lbrun.errors import RunFailed
@@ -68,12 +68,13 @@ class Dispatcher:
         costs: Sequence[int],
         on_broken: Callable[[str], None],
         outputs: OutputPort | None = None,
+        delays: DelayPort | None = None,
     ) -> None:
         self.counts = Counts()
         self.errors: dict[str, int] = {}
         self.broken: str | None = None
         self._pool, self._worker, self._port, self._records = pool, worker, port, records
-        self._outputs = outputs
+        self._outputs, self._delays = outputs, delays
         self._rules = RetryRules(policy)
         self._policy = policy
         self._costs = costs
@@ -94,6 +95,7 @@ class Dispatcher:
         self._first_tokens: list[FirstToken] = []
         self._finished: list[Finished] = []
         self._flush_due = False
+        self._oldest_ns = 0  # the first event of the batch that waits for the flush
         self._tick: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop  # from `start` on
 
@@ -243,7 +245,7 @@ class Dispatcher:
         sample.first_token_ns = at_ns
         self._first_tokens.append(FirstToken(sample.query_id, payload))
         if not self._flush_due:
-            self._schedule_flush()
+            self._schedule_flush(at_ns)
 
     def completed(self, attempt_id: int, result: AttemptResult) -> None:
         """Complete the sample."""
@@ -284,7 +286,7 @@ class Dispatcher:
                 history.restarts > 0, answer.finish_reason, tries,
             )  # fmt: skip
         if not self._flush_due:
-            self._schedule_flush()
+            self._schedule_flush(done_ns)
 
     def failed(self, attempt_id: int, failure: AttemptFailure) -> None:
         """Account for the failure; what follows is planned in the loop's next turn."""
@@ -333,8 +335,9 @@ class Dispatcher:
 
     # ---- the loop: out
 
-    def _schedule_flush(self) -> None:
+    def _schedule_flush(self, at_ns: int = 0) -> None:
         self._flush_due = True
+        self._oldest_ns = at_ns
         self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
@@ -346,6 +349,8 @@ class Dispatcher:
             self._port.first_tokens(first)
         if done:
             self._port.complete(done)
+            if self._delays is not None and self._oldest_ns:
+                self._delays.add(time.monotonic_ns() - self._oldest_ns, len(done))
         if self._unsent or self._ready or self._blocked:
             self._pump()
 
@@ -402,8 +407,8 @@ class Dispatcher:
         self._survey()
         if transition.new is ServerState.EJECTED and transition.gone:
             self._server_died(server)
-        elif transition.new is not ServerState.SUSPECT:
-            self._undecided_over(server)
+        elif transition.new not in (ServerState.SUSPECT, ServerState.STARTING):
+            self._undecided_over(server)  # a server that dies politely says 503 first, and is starting then
         if transition.evicts:
             self._loop.call_soon(self._worker.evict, server)
 

@@ -57,6 +57,13 @@ class RecordPort(Protocol):
         """Keep one row; failure is a FailureKind or 0, times are monotonic nanoseconds."""
 
 
+class DelayPort(Protocol):
+    """Where the time between an event on the wire and its report to LoadGen is counted."""
+
+    def add(self, delay_ns: int, n: int) -> None:
+        """Count n samples of a batch whose longest delay this is."""
+
+
 class OutputPort(Protocol):
     """Where answers go that the user wants to keep."""
 

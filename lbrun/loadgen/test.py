@@ -121,6 +121,15 @@ class LoadGenTest:
         """Whether LoadGen wants first tokens and token counts."""
         return bool(self.test_settings.use_token_latencies)
 
+    def latency_limits_ms(self) -> dict[str, float]:
+        """LoadGen's limits that are in force, by name; empty in Offline and accuracy runs."""
+        s = self.test_settings
+        if self.settings.scenario != "Server" or self.settings.mode != "performance":
+            return {}
+        if s.use_token_latencies:
+            return {"TTFT": s.ttft_latency / 1e6}
+        return {"latency": s.server_target_latency_ns / 1e6}
+
     def expected_samples(self) -> int:
         """How many samples LoadGen will issue, as far as it can be known; for progress only."""
         s = self.test_settings

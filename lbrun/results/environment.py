@@ -19,7 +19,6 @@ _PACKAGES = (
     "tenacity",
     "msgspec",
     "numpy",
-    "pandas",
     "pyarrow",
     "pillow",
     "starlette",

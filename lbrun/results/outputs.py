@@ -1,4 +1,4 @@
-"""``outputs.jsonl``: the answers themselves, a line a sample, where ``report.record_outputs`` asks for them."""
+"""``outputs.jsonl``: the answers, a line a sample, where ``report.record_outputs`` asks for them."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class Outcome:
     judgement: by `lbrun.results.verdict.judge`. official: MLPerf's own rules were in force.
     relaxed: else, each rule that was not, in words. model, scenario, mode, strategy: as configured.
     metrics: of the whole pool, None where no record exists. failures: failed attempts, grouped.
-    warnings: what a reader should know and what did not break the run.
+    warnings: what a reader should know and what did not break the run. alerts: warnings that belong into the
+    first lines. client: what the client itself cost and how late it was.
     config: resolved, without secrets. config_hash: by `config_hash`. overrides, command: to run it again.
     started_at: wall clock, ISO 8601. duration_s: of the whole run, start of the servers included.
     """
@@ -85,6 +86,8 @@ class Outcome:
     loadgen: LoadGenOutcome | None = None
     failures: tuple[FailureGroup, ...] = ()
     warnings: tuple[str, ...] = ()
+    alerts: tuple[str, ...] = ()
+    client: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
     config: Mapping[str, object] = field(default_factory=dict)
     config_hash: str = ""
@@ -113,7 +116,8 @@ class Outcome:
             "loadgen": asdict(self.loadgen) if self.loadgen else None,
             "errors": list(self.judgement.reasons),
             "failures": [asdict(group) for group in self.failures],
-            "warnings": list(self.warnings),
+            "warnings": [*self.alerts, *self.warnings],
+            "client": dict(self.client),
             "started_at": self.started_at,
             "duration_s": self.duration_s,
             "command": self.command,

@@ -6,7 +6,9 @@ Its first line is the verdict. Below 100 columns wide.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from typing import TYPE_CHECKING
 
 from lbrun.results.result import Outcome, ServerOutcome
@@ -74,6 +76,8 @@ def render_summary(outcome: Outcome, run_dir: Path, *, colour: bool = False) -> 
     style = {Verdict.VALID: "bold green", Verdict.INVALID: "bold yellow", Verdict.FAILED: "bold red"}
     # The first line is for people and for `head -1`, so it stays one line however long it gets.
     console.print(Text(headline(outcome), style=style[outcome.judgement.verdict]), soft_wrap=True)
+    for alert in outcome.alerts:
+        console.print(Text(f"Warning: {clean(alert, 400)}", style="bold yellow"), soft_wrap=True)
     console.print()
     for line in _key_lines(outcome):
         console.print(Text(line), soft_wrap=True)
@@ -120,6 +124,7 @@ def _key_lines(outcome: Outcome) -> list[str]:
         f"Attempts      {count(attempts.total)}, {count(attempts.retried)} of them retries, "
         f"{things(attempts.restarted_streams, 'stream')} begun again"
     )
+    lines += _client_lines(outcome.client)
     traffic = outcome.metrics
     if traffic is None or not traffic.completed:
         return lines
@@ -135,6 +140,20 @@ def _key_lines(outcome: Outcome) -> list[str]:
         for name, spread in spreads(traffic)
     )
     return lines
+
+
+def _client_lines(client: Mapping[str, Any]) -> list[str]:
+    """What the client itself added, so that nobody takes it for the servers."""
+    if not client:
+        return []
+    named = (
+        ("issue to wire", client.get("issue_to_wire_ms")),
+        ("last byte to LoadGen", client.get("last_byte_to_loadgen_ms")),
+        ("event loop late", client.get("loop_lag_ms")),
+    )
+    delays = [f"{name} {number(spread['p99'])}" for name, spread in named if spread]
+    text = f"Client        {client.get('cores_used', 0.0):.2f} cores"
+    return [text + (f"; p99 in ms: {', '.join(delays)}" if delays else "")]
 
 
 _COLUMNS = {"mean": "mean", "p50": "p50", "p90": "p90", "p99": "p99", "p99.9": "p99_9", "max": "max"}

@@ -97,8 +97,9 @@ def judge(
     if reasons:
         status = EXIT_INTERRUPTED if state is State.INTERRUPTED else EXIT_FAILED
         return Judgement(Verdict.FAILED, tuple(reasons), status)
-    # Completing a sample twice is a fault of ours, above. For the others: a submission whose log holds errors is refused, though every sample has a real answer (an answer of a
-    # single token is one of LoadGen's errors in Server scenarios, for instance).
+    # Completing a sample twice is a fault of ours, above. For the others: a submission whose log holds
+    # errors is refused, though every sample has a real answer (in Server scenarios an answer of a single
+    # token is such an error).
     why = [*invalid_reasons, *(f"LoadGen: {error}" for error in loadgen_errors)]
     if loadgen_result == "INVALID" or loadgen_errors:
         return Judgement(Verdict.INVALID, tuple(why) or ("LoadGen's rules were not met",), EXIT_INVALID)

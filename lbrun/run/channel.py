@@ -19,7 +19,7 @@ Message = dict[str, Any]
 
 
 class Channel:
-    """One end. Sending never blocks for long: what the peer does not read is dropped, save `must` messages."""
+    """One end. Sending never blocks for long: what the peer does not read is dropped, save `must` ones."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock

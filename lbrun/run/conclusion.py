@@ -17,6 +17,7 @@ from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, measure
 from lbrun.results.records import read_requests, recover
 from lbrun.results.result import LoadGenOutcome, Outcome, ServerOutcome
 from lbrun.results.verdict import SampleCounts, State, Verdict, judge
+from lbrun.run.delays import alerts
 from lbrun.run.supervisor import ChildEnd
 
 _METRICS = (
@@ -78,6 +79,10 @@ def conclude(
     if judgement.verdict is Verdict.FAILED:
         set_aside(run_dir / "mlperf")
     relaxed = relaxed_rules(settings, _user_conf(settings))
+    client = dict(report.get("client", {}))
+    if client and settings.scenario.loadgen == "Server" and measured.overall.queue_ms is not None:
+        spread = measured.overall.queue_ms
+        client["issue_to_wire_ms"] = {"p50": spread.p50, "p99": spread.p99, "max": spread.max}
     outcome = Outcome(
         judgement=judgement,
         state=state,
@@ -94,6 +99,8 @@ def conclude(
         loadgen=_loadgen(logs),
         failures=group_failures(records),
         warnings=tuple(report.get("warnings", ())),
+        client=client,
+        alerts=tuple(alerts(client, report.get("limits_ms", {}))),
         environment=environment(),
         config=static["config"],
         config_hash=static["config_hash"],

@@ -27,6 +27,7 @@ from lbrun.results.events import EventLog
 from lbrun.results.outputs import OutputLog
 from lbrun.results.records import Recorder
 from lbrun.run.channel import Channel, Message
+from lbrun.run.delays import ClientWatch, DelayHistogram
 
 log = logging.getLogger("lbrun.run")
 
@@ -84,6 +85,7 @@ class Session:
         outputs = None
         if settings.report.record_outputs:
             outputs = OutputLog(self._run_dir, token_ids=settings.model.payload == "token_ids")
+        to_loadgen, watch = DelayHistogram(), ClientWatch()
         dispatcher = Dispatcher(
             pool=parts.pool,
             worker=parts.worker,
@@ -93,9 +95,11 @@ class Session:
             costs=prepared.costs,
             on_broken=lambda reason: self._broken.set(),
             outputs=outputs,
+            delays=to_loadgen,
         )
         dispatcher.start()
-        parts.start_monitor()
+        monitor = parts.start_monitor()
+        monitor.add_done_callback(lambda task: _monitor_ended(task, dispatcher))
         gc.collect()
         gc.freeze()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -103,10 +107,12 @@ class Session:
         self._phase("running", total=total)
         progress = asyncio.ensure_future(self._report_progress(dispatcher, parts, total))
         began_ns = time.monotonic_ns()
+        watch.start()
         self._start_loadgen(test, dispatcher, loop)
         interrupted = await self._until_over(dispatcher)
         duration_s = (time.monotonic_ns() - began_ns) / 1e9
         progress.cancel()
+        client = {**watch.stop(), "last_byte_to_loadgen_ms": to_loadgen.summary_ms()}
         dispatcher.stop()
         await parts.close()
         self._channel.send(self._snapshot(dispatcher, parts, total), must=True)
@@ -116,7 +122,8 @@ class Session:
         if outputs is not None:
             outputs.close()
         trouble = [e for e in (recorder.error, events.error, outputs and outputs.error) if e]
-        return self._outcome(dispatcher, parts, test, trouble, interrupted, duration_s)
+        outcome = self._outcome(dispatcher, parts, test, trouble, interrupted, duration_s)
+        return {**outcome, "client": client, "limits_ms": test.latency_limits_ms()}
 
     # ---- waiting
 
@@ -259,6 +266,12 @@ class Session:
             "loadgen_ended": not self.loadgen_running,
             "expected_samples": test.expected_samples(),
         }
+
+
+def _monitor_ended(task: asyncio.Task[None], dispatcher: Dispatcher) -> None:
+    """Without its monitor the pool cannot take servers back, so a monitor that breaks, breaks the run."""
+    if not task.cancelled() and task.exception() is not None:
+        dispatcher.break_off(f"the watch over the servers broke: {task.exception()!r}")
 
 
 def _rows(pool: Pool) -> list[dict[str, Any]]:
