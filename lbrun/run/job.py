@@ -7,6 +7,7 @@ moment and says that the run was cut, so that even a kill -9 of everything leave
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,8 @@ def run_job(settings: RunSettings, run_dir: Path, *, command: str, overrides: Se
         raise ConfigError(
             f"hydra.run.dir: {run_dir} already holds a result; name another folder, or remove this one"
         )
-    return _Job(settings, run_dir, command, tuple(overrides)).run()
+    with _sigterm_as_ctrl_c():
+        return _Job(settings, run_dir, command, tuple(overrides)).run()
 
 
 def record_config_error(run_dir: Path, problems: Sequence[str], overrides: Sequence[str]) -> None:
@@ -54,6 +56,16 @@ def _is_unfinished(run_dir: Path) -> bool:
     """Whether the folder's result is of a run that never ended, which a resumed sweep runs again."""
     result = read_result(run_dir)
     return result is None or result.get("state") != "finished"
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, which batch systems send, ends the run as Ctrl-C does, also before and after the test."""
+    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 class _Job:
@@ -91,6 +103,11 @@ class _Job:
         except LbrunError as error:
             self._note_failure(error)
             raise
+        except KeyboardInterrupt:
+            # outside the test, where the supervisor does not count signals
+            interrupted = Interrupted("interrupted")
+            self._note_failure(interrupted)
+            raise interrupted from None
         return self._tell(result, end, conclusion)
 
     def _clear_leftovers(self) -> None:
