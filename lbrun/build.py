@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from lbrun.formats.api import RequestFormat
 from lbrun.formats.options import PayloadKind
 from lbrun.loadgen.test import LoadGenSettings
 from lbrun.run.preflight import check_answers
+from lbrun.tokenizer import local_tokenizer
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint, make_ssl_context
+from lbrun.workers import ProcessWorkers, SharedBodies, WorkerSetup
 
 _EXPECTED_OUTPUT_TOKENS = 256
 """What an answer is taken to cost the balancer in tokens, unless max_tokens is less."""
@@ -47,7 +50,7 @@ class Prepared:
     first_body: a short request like them, to try the servers with before the test.
     """
 
-    bodies: list[bytes]
+    bodies: Sequence[bytes | memoryview]
     costs: list[int]
     request_format: RequestFormat
     first_body: bytes
@@ -58,33 +61,39 @@ def request_format(settings: RunSettings, max_tokens: int | None = None) -> Requ
 
     Raises ConfigError where the pool's backend does not speak it.
     """
+    return make_format(format_name(settings), format_options(settings, max_tokens))
+
+
+def format_name(settings: RunSettings) -> str:
+    """Which request format the run uses."""
+    return settings.model.request_format or settings.model.formats[settings.servers.backend]
+
+
+def format_options(settings: RunSettings, max_tokens: int | None = None) -> FormatOptions:
+    """How it asks and reads."""
     sampling = settings.effective_sampling
     if max_tokens is not None:
         sampling["max_tokens"] = min(max_tokens, sampling.get("max_tokens", max_tokens))
         sampling["min_tokens"] = min(sampling["max_tokens"], sampling.get("min_tokens", 1))
     model, servers = settings.model, settings.servers
-    name = model.request_format or model.formats[servers.backend]
     chat = model.chat
     template = chat.template
     if chat.template_file is not None:
         template = chat.template_file.read_text(encoding="utf-8")
-    return make_format(
-        name,
-        FormatOptions(
-            model=settings.served_model,
-            backend=servers.backend,
-            prompt=model.prompt,
-            stream=settings.streaming,
-            sampling=sampling,
-            payload=payload_kind(settings),
-            retokenize=_retokenizer(settings),
-            extra_body=model.extra_body,
-            chat=ChatOptions(
-                system=chat.system_prompt,
-                user_template=template,
-                json_schema=_json_schema(chat.guided_json_schema),
-                image_position=chat.image_position,
-            ),
+    return FormatOptions(
+        model=settings.served_model,
+        backend=servers.backend,
+        prompt=model.prompt,
+        stream=settings.streaming,
+        sampling=sampling,
+        payload=payload_kind(settings),
+        retokenize=local_tokenizer(model.tokenizer),
+        extra_body=model.extra_body,
+        chat=ChatOptions(
+            system=chat.system_prompt,
+            user_template=template,
+            json_schema=_json_schema(chat.guided_json_schema),
+            image_position=chat.image_position,
         ),
     )
 
@@ -101,24 +110,41 @@ def payload_kind(settings: RunSettings) -> PayloadKind:
 
 def prepare_samples(settings: RunSettings) -> Prepared:
     """Read the dataset and encode every body. Raises DatasetError, naming file, row and column."""
-    fmt = request_format(settings)
+    fmt, first = request_format(settings), request_format(settings, _FIRST_TOKENS)
     spec = dataset_spec(settings, fmt.name)
     limit = settings.effective_sampling.get("max_tokens") or _EXPECTED_OUTPUT_TOKENS
     output_tokens = min(int(limit), _EXPECTED_OUTPUT_TOKENS)
-    bodies: list[bytes] = []
     costs: list[int] = []
-    first_body = b""
-    for sample in read_samples(spec):
-        try:
-            body = fmt.encode(sample)
-            if not bodies:
-                first_body = request_format(settings, _FIRST_TOKENS).encode(sample)
-        except ValueError as error:
-            raise DatasetError(str(error), path=spec.path, row=sample.index) from None
-        bodies.append(body)
-        input_tokens = sample.n_input_tokens or len(sample.text or b"") // _CHARS_PER_TOKEN
-        costs.append(input_tokens + output_tokens)
-    return Prepared(bodies, costs, fmt, first_body)
+    first_bodies: list[bytes] = []
+
+    def encoded() -> Iterator[bytes]:
+        for sample in read_samples(spec):
+            try:
+                if not first_bodies:
+                    first_bodies.append(first.encode(sample))
+                body = fmt.encode(sample)
+            except ValueError as error:
+                raise DatasetError(str(error), path=spec.path, row=sample.index) from None
+            input_tokens = sample.n_input_tokens or len(sample.text or "") // _CHARS_PER_TOKEN
+            costs.append(input_tokens + output_tokens)
+            yield body
+
+    # worker processes read the bodies from shared memory; one process keeps them as they are
+    bodies = SharedBodies.store(encoded()) if n_workers(settings) else list(encoded())
+    return Prepared(bodies, costs, fmt, first_bodies[0])
+
+
+def n_workers(settings: RunSettings) -> int:
+    """Worker processes; 0: attempts are carried out inside the test's own process.
+
+    auto: none on fewer than 4 usable cores, where they would only compete with the rest, else half of the
+    cores, at most 8.
+    """
+    workers = settings.client.workers
+    if workers != "auto":
+        return workers
+    cores = len(os.sched_getaffinity(0))
+    return 0 if cores < 4 else min(8, cores // 2)
 
 
 def dataset_spec(settings: RunSettings, format_name: str) -> DatasetSpec:
@@ -160,27 +186,6 @@ def _json_schema(path: Path | None) -> Mapping[str, Any] | None:
     if not isinstance(schema, dict):
         raise ConfigError(f"model.chat.guided_json_schema: {path} holds no JSON object; write a JSON schema")
     return schema
-
-
-def _retokenizer(settings: RunSettings) -> Callable[[str], list[int]] | None:
-    path = settings.model.tokenizer
-    if path is None:
-        return None
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise ConfigError(
-            "model.tokenizer: needs the package tokenizers; pip install 'lbrun[tokenizer]'"
-        ) from None
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
-        raise ConfigError(f"model.tokenizer: {path} is not a tokenizer.json: {error}") from None
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False).ids)
-
-    return encode
 
 
 # ---- LoadGen
@@ -300,17 +305,29 @@ class Parts:
         self.monitor = Monitor(self.pool, self.prober, last_byte_ns=self.worker.last_byte_ns)
         return self.monitor.start()
 
+    def worker_reports(self) -> list[dict[str, float]]:
+        """What each worker process has cost (``cpu_s``, ``busy``), after `close`."""
+        return self.worker.reports() if isinstance(self.worker, ProcessWorkers) else []
+
     async def close(self, *, worker_started: bool = True) -> None:
-        """End everything that has connections or tasks."""
+        """End everything that has connections, tasks or processes."""
         if self.monitor is not None:
             await self.monitor.stop()
-        if worker_started:
+        if worker_started or isinstance(self.worker, ProcessWorkers):
             await self.worker.close()
         await self.prober.aclose()
 
 
-def make_parts(settings: RunSettings, urls: Sequence[str], prepared: Prepared) -> Parts:
-    """Pool, worker and prober. Raises ConfigError for what only shows here (a strategy, a header)."""
+def make_parts(
+    settings: RunSettings,
+    urls: Sequence[str],
+    prepared: Prepared,
+    on_broken: Callable[[str], None],
+) -> Parts:
+    """Pool, worker and prober. Raises ConfigError for what only shows here (a strategy, a header).
+
+    on_broken: called when the worker cannot go on, with the reason.
+    """
     servers, strategy = settings.servers, settings.strategy
     api_key = os.environ[servers.api_key_env] if servers.api_key_env else None
     headers = {**servers.headers, **{name: os.environ[v] for name, v in servers.headers_env.items()}}
@@ -344,11 +361,28 @@ def make_parts(settings: RunSettings, urls: Sequence[str], prepared: Prepared) -
     )
     limits = Limits(max_body_bytes=int(client.max_answer_mib * (1 << 20)))
 
-    def worker(bodies: list[bytes]) -> Worker:
-        return InlineWorker(
-            endpoints, bodies, prepared.request_format, timeouts=timeouts, limits=limits, tls=tls
+    inline = partial(
+        InlineWorker,
+        endpoints,
+        request_format=prepared.request_format,
+        timeouts=timeouts,
+        limits=limits,
+        tls=tls,
+    )
+    worker: Worker
+    if isinstance(prepared.bodies, SharedBodies):
+        setup = WorkerSetup(
+            tuple(endpoints), format_name(settings), format_options(settings), timeouts, limits, ca_file
         )
-
+        worker = ProcessWorkers(
+            n_workers(settings),
+            setup,
+            prepared.bodies,
+            on_broken=on_broken,
+            cpus=client.cpus,
+        )
+    else:
+        worker = inline(bodies=prepared.bodies)
     prober = Prober(
         urls,
         ProbeSettings(
@@ -363,8 +397,8 @@ def make_parts(settings: RunSettings, urls: Sequence[str], prepared: Prepared) -
     )
     return Parts(
         pool=pool,
-        worker=worker(prepared.bodies),
-        trial_worker=worker([prepared.first_body]),
+        worker=worker,
+        trial_worker=inline(bodies=[prepared.first_body]),
         prober=prober,
         readiness=ReadinessSettings(servers.min_ready, servers.settle_s),
     )

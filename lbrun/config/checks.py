@@ -4,6 +4,7 @@ them is wrong by itself: a problem is then told once.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 
@@ -201,11 +202,10 @@ def _strategy(s: RunSettings, _: Mapping[str, str]) -> Iterator[Problem]:
 
 
 def _client(s: RunSettings, _: Mapping[str, str]) -> Iterator[Problem]:
-    if s.client.workers != 0:
-        yield Problem(
-            ("client.workers",),
-            f"{s.client.workers} worker processes are not available; write client.workers=0",
-        )
+    too_many = [cpu for cpu in s.client.cpus if cpu not in os.sched_getaffinity(0)]
+    if too_many:
+        usable = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        yield Problem(("client.cpus",), f"there is no usable processor {too_many[0]}; write some of {usable}")
 
 
 CHECKS: tuple[Check, ...] = (_model, _pool, _embedded, _backoff, _secrets, _scenario, _strategy, _client)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 
-from lbrun.config.base import Number, Section, problem
+from lbrun.config.base import Integer, Number, Section, problem
 
 
 def _check_workers(value: Any) -> int | Literal["auto"]:
@@ -14,8 +14,11 @@ def _check_workers(value: Any) -> int | Literal["auto"]:
         return "auto"
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise problem(f"{value!r} is no number of workers", "write 0 (this process), a number, or auto")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 256:
+        raise problem(
+            f"{value!r} is no number of workers",
+            "write 0 (the test's own process), a number up to 256, or auto",
+        )
     return value
 
 
@@ -23,7 +26,12 @@ class ClientSettings(Section):
     """Workers and their timeouts."""
 
     workers: Annotated[int | Literal["auto"], PlainValidator(_check_workers)] = Field(
-        default=0, description="worker processes; 0: attempts are carried out inside the run's own process"
+        default="auto",
+        description="worker processes; 0: attempts are carried out inside the test's own process; "
+        "auto: 0 on fewer than 4 processors, else half as many, at most 8",
+    )
+    cpus: tuple[Annotated[Integer, Field(ge=0)], ...] = Field(
+        default=(), description="processors to pin the worker processes to, in turn; empty: not pinned"
     )
     connect_timeout_s: Number = Field(default=5, gt=0, le=600, description="a new connection, TLS included")
     idle_timeout_s: Number = Field(

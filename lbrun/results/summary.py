@@ -8,8 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbrun.results.result import Outcome, ServerOutcome
 from lbrun.results.verdict import State, Verdict

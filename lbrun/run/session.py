@@ -52,6 +52,7 @@ class Session:
         self._test_done = asyncio.Event()
         self._warnings: list[str] = []
         self._test_error: str | None = None
+        self._dispatcher: Dispatcher | None = None
         self.loadgen_running = False
 
     async def run(self) -> dict[str, Any]:
@@ -71,7 +72,7 @@ class Session:
         self._warnings += test.notes
         start_ns = time.monotonic_ns()
         events = EventLog(self._run_dir, start_ns)
-        parts = build.make_parts(settings, self._urls, prepared)
+        parts = build.make_parts(settings, self._urls, prepared, self._worker_broken)
         parts.pool.on_transition.append(lambda transition: self._on_transition(events, transition))
         self._phase(f"waiting for {len(self._urls)} server{'s' * (len(self._urls) != 1)}")
         try:
@@ -97,6 +98,7 @@ class Session:
             outputs=outputs,
             delays=to_loadgen,
         )
+        self._dispatcher = dispatcher
         dispatcher.start()
         monitor = parts.start_monitor()
         monitor.add_done_callback(lambda task: _monitor_ended(task, dispatcher))
@@ -122,6 +124,12 @@ class Session:
         if outputs is not None:
             outputs.close()
         trouble = [e for e in (recorder.error, events.error, outputs and outputs.error) if e]
+        workers = parts.worker_reports()
+        if workers:
+            client["cpu_s"] += sum(report["cpu_s"] for report in workers)
+            client["cores_used"] = client["cpu_s"] / max(duration_s, 1e-9)
+            client["worker_busy"] = [report["busy"] for report in workers]
+        client["workers"] = len(workers)
         outcome = self._outcome(dispatcher, parts, test, trouble, interrupted, duration_s)
         return {**outcome, "client": client, "limits_ms": test.latency_limits_ms()}
 
@@ -178,6 +186,10 @@ class Session:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         raise Interrupted("interrupted before the test began")
+
+    def _worker_broken(self, reason: str) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.break_off(reason)
 
     # ---- the parent
 

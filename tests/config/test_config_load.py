@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +187,14 @@ USER = (
             "strategy._target_: 'os' is not the name of a class; write it as package.module.Class",
         ),
         (
-            {"client__workers": 2},
-            "client.workers: 2 worker processes are not available; write client.workers=0",
+            {"client__workers": -2},
+            "client.workers: -2 is no number of workers; write 0 (the test's own process), "
+            "a number up to 256, or auto",
         ),
         (
-            {"client__workers": "auto"},
-            "client.workers: auto worker processes are not available; write client.workers=0",
+            {"client__cpus": [4096]},
+            "client.cpus: there is no usable processor 4096; write some of "
+            + ", ".join(map(str, sorted(os.sched_getaffinity(0)))),
         ),
         # secrets
         (
@@ -224,7 +227,7 @@ def test_all_problems_come_at_once_fields_and_cross_checks_alike() -> None:
         servers__urls=["a:8000", "http://b"],
         servers__foo=1,
         client__idle_timeout_s=-1,
-        client__workers=2,
+        client__workers=-2,
         strategy__name="nope",
         scenario__min_query_count=10,
         scenario__max_query_count=5,
