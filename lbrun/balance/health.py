@@ -64,7 +64,7 @@ class ServerHealth:
         self._failures_in_a_row = 0
         self._blame_from_s = -inf  # attempts that started earlier belong to a past that is settled
         self._ready_since_s = now_s
-        self._quiet_until_s = -inf  # no suspicion of a stall before
+        self._quiet_until_s = -inf  # no suspicion before, but of a failure
         self._resume = _READY  # where a cleared suspect goes back to
         self._suspected_of_failure = False
         self._earliest_trial_s = inf
@@ -127,9 +127,16 @@ class ServerHealth:
 
     def stalled(self, now_s: float) -> Transition | None:
         """Attempts are in flight and no byte has come for `stall_s`; that may also be a long queue."""
+        return self.doubted(f"no byte for {self._policy.stall_s:g} s", now_s)
+
+    def doubted(self, reason: str, now_s: float) -> Transition | None:
+        """Let a probe tell whether the server is there, without counting anything against it.
+
+        Where one has told so within the last `stall_s`, that answer holds.
+        """
         if self.state not in (_READY, _TRIAL) or now_s < self._quiet_until_s:
             return None
-        return self._suspect(f"no byte for {self._policy.stall_s:g} s", now_s, of_failure=False)
+        return self._suspect(reason, now_s, of_failure=False)
 
     # -- probes
 

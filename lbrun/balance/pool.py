@@ -173,6 +173,10 @@ class Pool:
         """Attempts are in flight there, and no byte has come for the policy's `stall_s`."""
         return self._apply(self.health[server].stalled(now_s))
 
+    def doubted(self, server: int, reason: str, now_s: float) -> Transition | None:
+        """Something that was counted already lets one ask whether the server is still there."""
+        return self._apply(self.health[server].doubted(reason, now_s))
+
     def exclude(self, server: int, reason: str, now_s: float, *, may_join: bool = False) -> Transition | None:
         """Take a server out of the run by name; for good unless it may join late."""
         return self._apply(self.health[server].exclude(reason, now_s, may_join=may_join))

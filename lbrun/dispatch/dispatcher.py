@@ -30,6 +30,9 @@ from lbrun.errors import RunFailed
 
 log = logging.getLogger("lbrun.dispatch")
 
+_IN_DOUBT = frozenset({ServerState.SUSPECT, ServerState.STARTING})
+"""States that the next probes decide. A server that dies politely says 503 first, and is starting then."""
+
 _TICK_S = 0.05
 _BURST = 512
 """Samples sent in one go before the loop gets a turn, so that reading answers never waits long."""
@@ -92,6 +95,7 @@ class Dispatcher:
         self._lost: dict[int, set[OpenSample]] = {}
         self._up: list[int] = []
         self._returning: list[int] = []
+        self._in_doubt: list[int] = []
         self._first_tokens: list[FirstToken] = []
         self._finished: list[Finished] = []
         self._flush_due = False
@@ -205,7 +209,7 @@ class Dispatcher:
         """Send a sample that has failed before, put it off, or fail it for good."""
         history = sample.history or History()
         pool = self._pool
-        plan = self._rules.plan(history, pool.eligible, self._up, self._returning, now_s)
+        plan = self._rules.plan(history, pool.eligible, self._up, self._returning, now_s, self._in_doubt)
         if plan.candidates:
             if history.tries and is_charged(FailureKind(history.tries[-1].kind)):
                 wait_s = self._budget.take(now_s)
@@ -320,8 +324,11 @@ class Dispatcher:
             message=failure.message,
             retry_after_s=failure.retry_after_s,
         )
-        if failure.sent and kind in LOSSES and pool.state(server) is ServerState.EJECTED:
-            self._server_died(server)
+        if failure.sent and kind in LOSSES:
+            if kind is FailureKind.CUT:
+                pool.doubted(server, failure.message, now_s)
+            if pool.state(server) is ServerState.EJECTED:
+                self._server_died(server)
         self._ready.append(sample)
         if not self._flush_due:
             self._schedule_flush()
@@ -407,16 +414,17 @@ class Dispatcher:
         self._survey()
         if transition.new is ServerState.EJECTED and transition.gone:
             self._server_died(server)
-        elif transition.new not in (ServerState.SUSPECT, ServerState.STARTING):
-            self._undecided_over(server)  # a server that dies politely says 503 first, and is starting then
+        elif transition.new not in _IN_DOUBT:
+            self._undecided_over(server)
         if transition.evicts:
             self._loop.call_soon(self._worker.evict, server)
 
     def _survey(self) -> None:
-        """Note who serves and who may come back; only transitions change it."""
+        """Note who serves, who may come back and of whom it is not known; only transitions change it."""
         health = self._pool.health
         self._up = [s for s, h in enumerate(health) if h.state in UP]
         self._returning = [s for s, h in enumerate(health) if h.state not in UP and h.may_return]
+        self._in_doubt = [s for s, h in enumerate(health) if h.state in _IN_DOUBT]
 
     def _server_died(self, server: int) -> None:
         for sample in self._lost.pop(server, ()):

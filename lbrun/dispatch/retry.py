@@ -19,7 +19,7 @@ An untried server comes first. The same server is asked again only after a wait 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -59,6 +59,8 @@ POLL_S = 0.25
 LOST_PAUSE_S = 0.05
 """Before a sample whose connection was lost is sent elsewhere: when several servers go at once, the next
 one is known to be gone by then, and the sample is not taken for what killed them."""
+VERDICT_S = 5.0
+"""So long a sample waits to hear whether it has killed a second server; two probes that time out take less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,8 @@ class History:
 
     counts: attempts that count, by server. refused: servers that answered 4xx, with that answer.
     deaths: servers that went down under an attempt of this sample; undecided: servers that lost one, and of
-    which it is not known yet whether they are down. ready_at_s: when a server may be asked again.
-    waiting_since_s: since when every server that is left has been down.
+    which it is not known yet whether they are down, which is waited for until verdict_by_s. ready_at_s: when
+    a server may be asked again. waiting_since_s: since when every server that is left has been down.
     """
 
     tries: list[Try] = field(default_factory=list)
@@ -103,6 +105,7 @@ class History:
     refused: dict[int, AttemptFailure] = field(default_factory=dict)
     deaths: set[int] = field(default_factory=set)
     undecided: set[int] = field(default_factory=set)
+    verdict_by_s: float = 0.0
     ready_at_s: dict[int, float] = field(default_factory=dict)
     pauses: int = 0
     restarts: int = 0
@@ -142,6 +145,7 @@ class RetryRules:
         history.tries.append(Try(server, failure.sent_ns, failure.at_ns, int(kind), failure.message))
         history.last_message = failure.message
         history.stale_server = server if kind is FailureKind.STALE_CONNECTION else None
+        history.not_before_s = 0.0
         if failure.first_token_ns:
             history.restarts += 1
         if kind is FailureKind.HTTP_4XX:
@@ -158,8 +162,10 @@ class RetryRules:
             count = history.counts.get(server, 0) + 1
             history.counts[server] = count
             history.ready_at_s[server] = now_s + self._wait(_after(count))
-        lost = failure.sent and kind in LOSSES and not failure.reused
-        history.not_before_s = now_s + LOST_PAUSE_S if lost else 0.0
+        if failure.sent and kind in LOSSES:
+            history.verdict_by_s = now_s + VERDICT_S
+            if not failure.reused:
+                history.not_before_s = now_s + LOST_PAUSE_S
 
     def _pause_s(self, n: int) -> float:
         return float(self._wait(_after(n)))
@@ -176,11 +182,13 @@ class RetryRules:
         up: Sequence[int],
         returning: Sequence[int],
         now_s: float,
+        in_doubt: Collection[int] = (),
     ) -> Plan:
         """Where the sample may go.
 
         eligible: servers that would take a request now. up: those that serve, be they full or throttled,
-        the eligible ones among them. returning: those that are down and may come back.
+        the eligible ones among them. returning: those that are down and may come back. in_doubt: those of
+        which a probe will tell soon whether they are there.
         """
         if len(history.deaths) >= POISON_DEATHS:
             return Plan(
@@ -189,7 +197,7 @@ class RetryRules:
             )
         if history.pauses > MAX_PAUSES:
             return Plan(failure=f"put off {history.pauses} times; last: {history.last_message}")
-        if history.undecided and len(history.deaths | history.undecided) >= POISON_DEATHS:
+        if self._awaits_verdict(history, in_doubt, now_s):
             return Plan(again_at_s=now_s + 0.1)
         if now_s < history.not_before_s:
             return Plan(again_at_s=history.not_before_s)
@@ -211,6 +219,13 @@ class RetryRules:
             if now_s - history.waiting_since_s <= self.policy.grace_s:
                 return Plan(again_at_s=now_s + POLL_S)
         return self._nobody_left(history)
+
+    @staticmethod
+    def _awaits_verdict(history: History, in_doubt: Collection[int], now_s: float) -> bool:
+        """The sample may have killed its second server, and it will be known soon."""
+        if now_s >= history.verdict_by_s or len(history.deaths | history.undecided) < POISON_DEATHS:
+            return False
+        return any(server in in_doubt for server in history.undecided)
 
     def _nobody_left(self, history: History) -> Plan:
         if history.refused and not history.counts:

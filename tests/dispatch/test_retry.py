@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbrun.attempt import AttemptFailure, FailureKind
-from lbrun.dispatch.retry import LOST_PAUSE_S, MAX_PAUSES, History, RetryPolicy, RetryRules, is_charged
+from lbrun.dispatch.retry import (
+    LOST_PAUSE_S,
+    MAX_PAUSES,
+    VERDICT_S,
+    History,
+    RetryPolicy,
+    RetryRules,
+    is_charged,
+)
 
 ALL = [0, 1, 2]
 SERVER_FAULTS = [
@@ -126,10 +134,24 @@ def test_two_deaths_under_a_sample_make_it_poison() -> None:
 
 def test_a_sample_waits_while_it_is_undecided_whether_it_killed_a_second_server() -> None:
     r, h = rules(), History()
-    h.deaths, h.undecided = {0}, {1}
-    assert r.plan(h, [2], [2], [], 5.0).again_at_s is not None
+    h.deaths = {0}
+    r.note(h, 1, failure(FailureKind.LOST_BEFORE_BYTE, sent=True), 5.0)
+    h.undecided = {1}
+    now = 5.0 + LOST_PAUSE_S
+    assert r.plan(h, [2], [1, 2], [], now, in_doubt=[1]).again_at_s is not None
     h.undecided.clear()
-    assert r.plan(h, [2], [2], [], 5.0).candidates == [2]
+    assert r.plan(h, [2], [1, 2], [], now, in_doubt=[1]).candidates == [2]
+
+
+def test_a_sample_does_not_wait_for_a_verdict_that_nobody_is_about_to_give() -> None:
+    r, h = rules(), History()
+    for server in (0, 1):
+        r.note(h, server, failure(FailureKind.CUT, sent=True, any_byte=True), 5.0)
+    h.undecided = {0, 1}
+    now = 5.0 + LOST_PAUSE_S
+    assert r.plan(h, ALL, ALL, [], now, in_doubt=[]).candidates == [2]
+    assert r.plan(h, [2], ALL, [], now, in_doubt=[0]).again_at_s is not None
+    assert r.plan(h, [2], ALL, [], 5.0 + VERDICT_S, in_doubt=[0]).candidates == [2]
 
 
 def test_a_lost_sample_pauses_so_that_servers_that_go_together_are_known_to_be_gone() -> None:
