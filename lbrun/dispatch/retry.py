@@ -155,9 +155,7 @@ class RetryRules:
             history.ready_at_s[server] = now_s + (failure.retry_after_s or self._pause_s(history.pauses))
         elif kind is FailureKind.LOCAL:
             history.pauses += 1
-            history.ready_at_s = dict.fromkeys(
-                (*history.ready_at_s, server), now_s + self._pause_s(history.pauses)
-            )
+            history.not_before_s = now_s + self._pause_s(history.pauses)  # wherever it would go
         elif kind not in _NOT_AN_ATTEMPT:
             count = history.counts.get(server, 0) + 1
             history.counts[server] = count
@@ -211,8 +209,8 @@ class RetryRules:
             return Plan(candidates=[s for s in due if s not in counts] or due)
         if any(not exhausted(history, s) for s in up):
             history.waiting_since_s = None
-            times = [history.ready_at_s.get(s, now_s) for s in open_now]
-            return Plan(again_at_s=max(min(times, default=now_s), now_s + POLL_S), blocked=not eligible)
+            times = [history.ready_at_s[s] for s in open_now]  # all later than now, or they would be due
+            return Plan(again_at_s=min(times, default=now_s + POLL_S), blocked=not eligible)
         if any(not exhausted(history, s) for s in returning):
             if history.waiting_since_s is None:
                 history.waiting_since_s = now_s

@@ -105,7 +105,7 @@ def test_4xx_is_tried_once_on_each_other_server_and_never_again_on_the_same() ->
 def test_429_waits_for_its_retry_after_and_is_no_attempt() -> None:
     r, h = rules(max_retries_per_server=1), History()
     r.note(h, 0, failure(FailureKind.HTTP_429, retry_after_s=7.0), 100.0)
-    assert r.plan(h, [0], [0], [], 106.9).again_at_s == pytest.approx(107.15)
+    assert r.plan(h, [0], [0], [], 106.9).again_at_s == 107.0
     assert r.plan(h, [0], [0], [], 107.0).candidates == [0]
     assert r.plan(h, ALL, ALL, [], 100.0).candidates == [1, 2], "load shifts meanwhile"
 
@@ -152,6 +152,19 @@ def test_a_sample_does_not_wait_for_a_verdict_that_nobody_is_about_to_give() -> 
     assert r.plan(h, ALL, ALL, [], now, in_doubt=[]).candidates == [2]
     assert r.plan(h, [2], ALL, [], now, in_doubt=[0]).again_at_s is not None
     assert r.plan(h, [2], ALL, [], 5.0 + VERDICT_S, in_doubt=[0]).candidates == [2]
+
+
+def test_want_of_descriptors_puts_a_sample_off_wherever_it_would_go() -> None:
+    r, h = rules(max_retries_per_server=1), History()
+    r.note(h, 0, failure(FailureKind.LOCAL), 7.0)
+    assert r.plan(h, ALL, ALL, [], 7.0).again_at_s == pytest.approx(7.05)
+    assert r.plan(h, ALL, ALL, [], 7.05).candidates == ALL
+
+
+def test_the_wait_for_the_same_server_is_as_long_as_it_was_set_and_no_longer() -> None:
+    r, h = rules(), History()
+    r.note(h, 0, failure(FailureKind.HTTP_5XX), 7.0)
+    assert r.plan(h, [0], [0], [], 7.0).again_at_s == pytest.approx(7.05)
 
 
 def test_a_lost_sample_pauses_so_that_servers_that_go_together_are_known_to_be_gone() -> None:
