@@ -17,7 +17,14 @@ from lbrun.balance.pauses import Pauses
 from lbrun.balance.ramp import Ramps
 from lbrun.balance.settings import UNLIMITED, PoolSettings
 from lbrun.balance.snapshot import PoolSnapshot, ServerSnapshot
-from lbrun.balance.states import UP, DueProbe, ProbeOutcome, ServerState, Transition
+from lbrun.balance.states import (
+    NOT_SAID_BY_THE_SERVER,
+    UP,
+    DueProbe,
+    ProbeOutcome,
+    ServerState,
+    Transition,
+)
 from lbrun.balance.strategy import Strategy
 from lbrun.balance.tally import Tally
 from lbrun.errors import RunFailed
@@ -150,7 +157,8 @@ class Pool:
         retry_after_s: the server's wish after a 429, granted up to the policy's cap.
         """
         self.failed[server] += 1
-        self.last_error[server] = message or kind.name.lower()
+        if kind not in NOT_SAID_BY_THE_SERVER:
+            self.last_error[server] = message or kind.name.lower()
         if kind is FailureKind.HTTP_429:
             policy = self.policy
             wish_s = policy.throttle_default_s if retry_after_s is None else max(0.0, retry_after_s)

@@ -81,6 +81,16 @@ BLAME: Mapping[FailureKind, Blame] = {
 }
 
 
+NOT_SAID_BY_THE_SERVER = frozenset(
+    {
+        FailureKind.STALE_CONNECTION,
+        FailureKind.LOCAL,
+        FailureKind.EVICTED,
+        FailureKind.WORKER_DIED,
+    }
+)
+"""Failures that are no error of the server's, so that its last error stays what it was."""
+
 CONNECTION_LOST = frozenset({FailureKind.REFUSED, FailureKind.LOST_BEFORE_BYTE, FailureKind.CUT})
 """Failures by which the death of a server's process shows."""
 

@@ -60,7 +60,7 @@ LOST_PAUSE_S = 0.05
 """Before a sample whose connection was lost is sent elsewhere: when several servers go at once, the next
 one is known to be gone by then, and the sample is not taken for what killed them."""
 VERDICT_S = 5.0
-"""So long a sample waits to hear whether it has killed a second server; two probes that time out take less."""
+"""So long a sample waits to hear whether it killed a second server; two probes that time out take less."""
 
 
 @dataclass(frozen=True, slots=True)
