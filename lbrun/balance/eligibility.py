@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
 
-from lbrun.balance.strategy import BaseStrategy, Strategy
+from lbrun.balance.notices import Notices
 
 
 class Eligibility:
@@ -26,10 +26,10 @@ class Eligibility:
         self._joined: Callable[[int], None] | None = None
         self._left: Callable[[int], None] | None = None
 
-    def tell(self, strategy: Strategy) -> None:
+    def tell(self, notices: Notices) -> None:
         """Tell the strategy of every change from now on."""
-        self._joined = notice(strategy, "joined")
-        self._left = notice(strategy, "left")
+        self._joined = notices.get("joined")
+        self._left = notices.get("left")
 
     def join(self, server: int) -> None:
         """The server has room and did not before."""
@@ -56,11 +56,3 @@ class Eligibility:
         else:
             self.leave(server)
         return fits
-
-
-def notice(strategy: Strategy, name: str) -> Callable[..., None] | None:
-    """The strategy's notice of that name; None where it is the base class's empty one, to save the call."""
-    if getattr(type(strategy), name) is getattr(BaseStrategy, name):
-        return None
-    method: Callable[..., None] = getattr(strategy, name)
-    return method

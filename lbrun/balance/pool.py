@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 from random import Random
 
 from lbrun.attempt import FailureKind
-from lbrun.balance.eligibility import Eligibility, notice
+from lbrun.balance.eligibility import Eligibility
 from lbrun.balance.health import ServerHealth
+from lbrun.balance.notices import Notices
 from lbrun.balance.pauses import Pauses
 from lbrun.balance.ramp import Ramps
 from lbrun.balance.settings import UNLIMITED, PoolSettings
@@ -81,11 +82,12 @@ class Pool:
         )
 
         strategy.bind(self)
-        self._eligibility.tell(strategy)
         own = type(strategy).__module__.startswith("lbrun.balance.strategies.")
         self._pick = strategy.pick if own else self._pick_checked
-        self._started, self._ended = notice(strategy, "started"), notice(strategy, "ended")
-        self._observed = notice(strategy, "observed")
+        self._notices = Notices(strategy, trusted=own)
+        self._eligibility.tell(self._notices)
+        self._started, self._ended = self._notices.get("started"), self._notices.get("ended")
+        self._observed = self._notices.get("observed")
 
     # -- the hot path: constant work, or O(log n), per attempt
 
@@ -95,7 +97,8 @@ class Pool:
         tokens: prompt and expected output tokens. exclude: servers that the sample should not go to; with
         any, the cost grows with the pool, which only retries pay.
 
-        Raises RunFailed when a strategy of the user's own picks a server that is not eligible.
+        Raises RunFailed when a strategy of the user's own picks a server that is not eligible, or broke when
+        it was told something before.
         """
         if exclude:
             candidates = [server for server in self.eligible if server not in exclude]
@@ -108,6 +111,7 @@ class Pool:
 
     def acquire_among(self, candidates: Sequence[int], tokens: int) -> int:
         """The same among the candidates, for a retry: eligible servers in ascending order, at least one."""
+        self._notices.check()
         server = self._checked(self.strategy.pick_among(candidates, tokens))
         self._count_in(server, tokens)
         return server
@@ -337,6 +341,7 @@ class Pool:
     # -- strategies of the user's own are not taken at their word
 
     def _pick_checked(self, tokens: int) -> int:
+        self._notices.check()
         return self._checked(self.strategy.pick(tokens))
 
     def _checked(self, server: int) -> int:

@@ -175,22 +175,24 @@ class Dispatcher:
             budget, open_ = self._budget, self._open
             now_s = time.monotonic()
             n = 0
-            while unsent and n < _BURST:
-                tokens = costs[unsent.peek_index()]
-                server = acquire(tokens)
-                if server is None:
-                    break
-                query_id, index, issued_ns = unsent.pop()
-                sample = OpenSample(query_id, index, issued_ns, tokens)
-                sample.server = server
-                sample.acquired_s = now_s
-                attempt_id = self._next_attempt
-                self._next_attempt = attempt_id + 1
-                open_[attempt_id] = sample
-                budget.first_attempt()
-                n += 1
-                submit(attempt_id, index, server)
-            self.counts.attempts += n
+            try:
+                while unsent and n < _BURST:
+                    tokens = costs[unsent.peek_index()]
+                    server = acquire(tokens)
+                    if server is None:
+                        break
+                    query_id, index, issued_ns = unsent.pop()
+                    sample = OpenSample(query_id, index, issued_ns, tokens)
+                    sample.server = server
+                    sample.acquired_s = now_s
+                    attempt_id = self._next_attempt
+                    self._next_attempt = attempt_id + 1
+                    open_[attempt_id] = sample
+                    budget.first_attempt()
+                    n += 1
+                    submit(attempt_id, index, server)
+            finally:  # a strategy may break
+                self.counts.attempts += n
             if n == _BURST and unsent:
                 self._loop.call_soon(self._pump)
         self._worker.flush()
@@ -216,7 +218,11 @@ class Dispatcher:
                 if wait_s > 0:
                     self._put_off(sample, now_s + wait_s)
                     return
-            server = pool.acquire_among(plan.candidates, sample.tokens)
+            try:
+                server = pool.acquire_among(plan.candidates, sample.tokens)
+            except Exception:
+                self._ready.append(sample)  # the run breaks off, and this sample is resolved with the others
+                raise
             self._resend(sample, server, plan.fresh, now_s)
         elif plan.blocked:
             self._blocked.append(sample)
