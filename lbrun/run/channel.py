@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ class Channel:
         self._inbound = bytearray()
         self._encoder = msgspec.json.Encoder()
         self._queue: deque[bytes] = deque()
+        self._unread: list[Message] = []
         self.closed = False
 
     def fileno(self) -> int:
@@ -83,11 +85,15 @@ class Channel:
             return []
         *lines, rest = bytes(self._inbound).split(b"\n")
         self._inbound = bytearray(rest)
-        messages = []
+        messages, self._unread = self._unread, []
         for line in lines:
             with contextlib.suppress(msgspec.DecodeError):
                 messages.append(msgspec.json.decode(line))
         return messages
+
+    def put_back(self, messages: Sequence[Message]) -> None:
+        """Leave messages that came together with another for the next `receive`."""
+        self._unread = [*messages, *self._unread]
 
     def close(self) -> None:
         """Close this end."""

@@ -72,6 +72,8 @@ def _first_message(channel: Channel) -> Message | None:
         select.select([channel], [], [])
         messages = channel.receive()
         if messages:
+            # a Ctrl-C may have come by now: it is for the session
+            channel.put_back(messages[1:])
             return messages[0]
     return None
 

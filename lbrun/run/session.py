@@ -59,6 +59,7 @@ class Session:
         """Everything, in order. Raises LbrunError for what the user or the pool did wrong before the test."""
         loop = asyncio.get_running_loop()
         loop.add_reader(self._channel.fileno(), self._on_message)
+        self._on_message()
         try:
             return await self._run(loop)
         finally:
