@@ -273,11 +273,6 @@ class Dispatcher:
         sent_ns, first_byte_ns, first_token_ns, done_ns, answer = result
         self._pool.release(server, sample.tokens)
         self._pool.succeeded(server, done_ns * 1e-9, ((first_token_ns or first_byte_ns) - sent_ns) * 1e-9)
-        counts = self.counts
-        counts.completed += 1
-        counts.output_tokens += answer.n_tokens
-        counts.input_tokens += answer.n_input_tokens
-        self._finished.append(Finished(sample.query_id, answer.payload, answer.n_tokens))
         if self._outputs is not None:
             self._outputs.add(sample.query_id, sample.sample_index, answer.payload)
         history = sample.history
@@ -295,6 +290,12 @@ class Dispatcher:
                 first_byte_ns, sample.first_token_ns, done_ns, answer.n_input_tokens, answer.n_tokens, 0,
                 history.restarts > 0, answer.finish_reason, tries,
             )  # fmt: skip
+        # last, when nothing can raise any more: a sample that breaks above is completed as a failed one
+        counts = self.counts
+        counts.completed += 1
+        counts.output_tokens += answer.n_tokens
+        counts.input_tokens += answer.n_input_tokens
+        self._finished.append(Finished(sample.query_id, answer.payload, answer.n_tokens))
         if not self._flush_due:
             self._schedule_flush(done_ns)
 

@@ -34,7 +34,7 @@ class CompletionPort(Protocol):
 
 
 class RecordPort(Protocol):
-    """Where a sample's row goes, once, when it is completed."""
+    """Where a sample's row goes, once, when it is completed. `add` does not raise, whatever the row says."""
 
     def add(
         self,

@@ -25,7 +25,7 @@ from lbrun.balance.probe import Prober, ProbeSettings
 from lbrun.balance.states import ProbeOutcome
 from lbrun.datasets.api import Sample
 from lbrun.dispatch.dispatcher import Dispatcher
-from lbrun.dispatch.ports import Finished, FirstToken
+from lbrun.dispatch.ports import Finished, FirstToken, OutputPort
 from lbrun.dispatch.retry import RetryPolicy, Try
 from lbrun.formats import FormatOptions, make_format
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint
@@ -243,6 +243,7 @@ async def bench(
     urls: Mapping[int, str] | None = None,
     tls: Mapping[int, ssl.SSLContext] | None = None,
     probe_timeout_s: float = 0.25,
+    outputs: OutputPort | None = None,
     defects: bool = False,
     wrap_worker: Callable[[InlineWorker], Worker] = lambda worker: worker,
 ) -> AsyncIterator[DispatchBench]:
@@ -289,6 +290,7 @@ async def bench(
         policy=retry,
         costs=[COST] * N_SAMPLES,
         on_broken=broken.append,
+        outputs=outputs,
     )
     prober = Prober(addresses, ProbeSettings("vllm", MODEL, timeout_s=probe_timeout_s, ssl_context=context))
     monitor = Monitor(pool, prober, last_byte_ns=worker.last_byte_ns)

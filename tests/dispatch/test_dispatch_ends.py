@@ -180,3 +180,20 @@ def test_a_strategy_that_breaks_ends_the_run_with_its_error_and_resolves_every_s
             assert "strategy" in b.broken[0]
 
     run(main())
+
+
+class FullDisk:
+    """Keeps no answer."""
+
+    def add(self, query_id: int, sample_index: int, payload: bytes | None) -> None:
+        raise OSError("No space left on device")
+
+
+def test_an_answer_that_cannot_be_kept_ends_the_run_and_its_sample_is_completed_once() -> None:
+    async def main() -> None:
+        async with bench(serve_well, outputs=FullDisk(), defects=True) as b:
+            rows = await b.serve(*range(10))
+            assert all(row.failure for row in rows)
+            assert "No space left" in b.broken[0]
+
+    run(main())
