@@ -1,0 +1,334 @@
+"""The attempt loop: attempts go out on kept-alive connections and come back as results or failures.
+
+It runs on whatever event loop it is started on: that of the main process, or that of a worker process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Sequence
+from time import monotonic_ns
+
+from lbrun.attempt import AttemptFailure, AttemptResult, AttemptSink, BadAnswer, FailureKind
+from lbrun.formats.api import RequestFormat
+from lbrun.transport.connection import Connection
+from lbrun.transport.deadlines import Deadlines
+from lbrun.transport.dial import Dialer, DialError
+from lbrun.transport.dial_queue import DialQueue
+from lbrun.transport.endpoint import Endpoint, make_ssl_context
+from lbrun.transport.lane import Lane, Waiting
+from lbrun.transport.refusal import header, kind_of_status, refusal_message, retry_after_s
+from lbrun.transport.settings import Limits, Timeouts
+
+log = logging.getLogger(__name__)
+
+LATE_SWEEP_S = 0.25
+"""A sweep this late says that the loop or the whole process was held up, so that answers may have come that
+are not read yet; it judges nobody."""
+
+
+class InlineWorker:
+    """Carries attempts out on the running event loop; a `lbrun.attempt.Worker`.
+
+    Also a `lbrun.transport.connection.ConnectionOwner`: those methods are for connections only.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        bodies: Sequence[bytes | memoryview],
+        request_format: RequestFormat,
+        *,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """endpoints: the pool, in the order of its indexes. bodies: prepared requests, by sample index;
+        looked up at each submission; memoryviews are of bytes. tls: for https servers; the default trusts
+        the system's authorities.
+        """
+        self._timeouts, self._limits = timeouts or Timeouts(), limits or Limits()
+        if tls is None and any(endpoint.tls for endpoint in endpoints):
+            tls = make_ssl_context()
+        connect_s = self._timeouts.connect_s
+        self._lanes = [Lane(i, e, Dialer(e, tls, connect_s)) for i, e in enumerate(endpoints)]
+        self._dials = DialQueue(self._limits, self._make, self._made, self._not_made)
+        self._bodies = bodies
+        self._decode = request_format.decode
+        self._new_decoder = request_format.stream_decoder if request_format.stream else None
+        self._keepalive_ns = int(self._timeouts.keepalive_s * 1e9)
+        self._deadlines = Deadlines(self._timeouts)
+
+        # every attempt that is not reported yet, and where it is: leaving this map is what happens once
+        self._open: dict[int, Connection | Lane] = {}
+        self._connections: set[Connection] = set()
+        self._closed = self._crash_logged = self._skipped_sweep = False
+        self._sink: AttemptSink
+        self._loop: asyncio.AbstractEventLoop
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._lost = asyncio.Event()
+
+    # ---- Worker: called by the dispatcher
+
+    def start(self, sink: AttemptSink) -> None:
+        """Begin to work on the running event loop."""
+        self._sink, self._loop = sink, asyncio.get_running_loop()
+        self._schedule_sweep()
+
+    def submit(self, attempt_id: int, sample_index: int, server: int, fresh: bool = False) -> None:
+        """Send the sample's body to the server now, or as soon as there is a connection."""
+        if self._closed:
+            raise RuntimeError("the worker is closed")
+        lane, body = self._lanes[server], self._bodies[sample_index]
+        now_ns = monotonic_ns()
+        if lane.idle and not fresh:
+            connection = lane.idle.popitem()[0]
+            if now_ns - connection.last_byte_ns < self._keepalive_ns:
+                self._open[attempt_id] = connection
+                connection.send(attempt_id, body, now_ns, True)
+                return
+            connection.close()
+            lane.close_idle()  # the last used was on top, so all others are older
+        self._open[attempt_id] = lane
+        (lane.fresh_line if fresh else lane.line)[attempt_id] = Waiting(body, now_ns)
+        self._dials.serve(lane)
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+    def cancel(self, attempt_id: int) -> None:
+        """Drop the attempt and close its connection; it is not reported any more."""
+        place = self._open.pop(attempt_id, None)
+        if isinstance(place, Connection):
+            place.close()
+        elif place is not None:
+            place.leave_line(attempt_id)
+
+    def evict(self, server: int) -> None:
+        """Fail (EVICTED) what has no byte of answer from the server; drop connections that carry nothing."""
+        lane = self._lanes[server]
+        self._dials.stop(lane)
+        lane.close_idle()
+        now_ns = monotonic_ns()
+        for attempt_id in [i for i, place in self._open.items() if _is_byteless_at(place, lane)]:
+            # asked again, since each report may have cancelled others of the list
+            if _is_byteless_at(self._open.get(attempt_id), lane):
+                self._fail(attempt_id, FailureKind.EVICTED, "taken back from an ejected server", now_ns)
+
+    def last_byte_ns(self, server: int) -> int:
+        """When the server last sent a byte of any answer, 0 if never."""
+        return self._lanes[server].last_byte_ns
+
+    async def close(self) -> None:
+        """Close all connections; what is still open is not reported any more."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self._open.clear()
+        for lane in self._lanes:
+            lane.line.clear()
+            lane.fresh_line.clear()
+            lane.idle.clear()
+        await self._dials.close(self._lanes)
+        for connection in self._connections:
+            connection.close()
+        while self._connections:
+            self._lost.clear()
+            await self._lost.wait()
+
+    # ---- ConnectionOwner: called by connections
+
+    def lost(self, connection: Connection) -> None:
+        """Forget the connection."""
+        self._connections.discard(connection)
+        self._lost.set()
+
+    def first_token(self, connection: Connection) -> None:
+        """Report the first token of a stream."""
+        decoder = connection.decoder
+        if decoder is not None:
+            payload = decoder.first_payload()
+            self._sink.first_token(connection.attempt_id, connection.first_token_ns, payload)
+
+    def answered(self, connection: Connection) -> None:
+        """Read the answer, give the connection back, report."""
+        http, attempt_id = connection.answer, connection.attempt_id
+        if http.status != 200:
+            message = refusal_message(http.status, http.headers, http.body())
+            wish_s = retry_after_s(header(http.headers, b"retry-after"))
+            self._fail_on(connection, kind_of_status(http.status), message, wish_s)
+            return
+        try:
+            if self._new_decoder is None:
+                answer = self._decode(http.body())
+            else:
+                decoder = connection.decoder or self._new_decoder()
+                answer = decoder.finish()
+                if not connection.first_token_ns and decoder.has_token:
+                    # it was in a last event without its end, which only `finish` reads
+                    connection.first_token_ns = connection.last_byte_ns
+                    self.first_token(connection)
+                    if attempt_id not in self._open:
+                        return
+        except BadAnswer as bad:
+            self._fail_on(connection, bad.kind, bad.message)
+            return
+        result = AttemptResult(
+            connection.sent_ns,
+            connection.first_byte_ns,
+            connection.first_token_ns,
+            connection.last_byte_ns,
+            answer,
+        )
+        del self._open[attempt_id]
+        self._give_back(connection)
+        try:
+            self._sink.completed(attempt_id, result)
+        except Exception:
+            log.exception("the report of a completed attempt raised")
+
+    def broken(self, connection: Connection, kind: FailureKind, message: str) -> None:
+        """Report the failure; one stale connection says that all at rest are."""
+        if kind is FailureKind.STALE_CONNECTION:
+            connection.lane.close_idle()
+        self._fail_on(connection, kind, message)
+
+    def crashed(self, connection: Connection, attempt_id: int, error: Exception) -> None:
+        """Contain an exception that nothing should have raised: the run goes on without that attempt."""
+        if not self._crash_logged:
+            self._crash_logged = True
+            log.error(
+                "unexpected error while reading an answer; the next ones are not logged", exc_info=error
+            )
+        if self._open.get(attempt_id) is connection:
+            message = f"the answer could not be read: {type(error).__name__}: {error}"
+            self._fail(attempt_id, FailureKind.MALFORMED, message, monotonic_ns())
+
+    # ---- the ends of attempts
+
+    def _fail(self, attempt_id: int, kind: FailureKind, message: str, now_ns: int) -> None:
+        """End an attempt for reasons outside of its connection, which is closed."""
+        place = self._open.pop(attempt_id)
+        if isinstance(place, Connection):
+            failure = _failure(place, kind, message, now_ns, None)
+            place.close()
+        else:
+            failure = AttemptFailure(kind, place.endpoint.redact(message), now_ns)
+            place.leave_line(attempt_id)
+        self._report(attempt_id, failure)
+
+    def _fail_on(
+        self, connection: Connection, kind: FailureKind, message: str, wish_s: float | None = None
+    ) -> None:
+        """End an attempt by what its connection brought; a connection that is in order is kept."""
+        attempt_id = connection.attempt_id
+        failure = _failure(connection, kind, message, monotonic_ns(), wish_s)
+        del self._open[attempt_id]
+        self._give_back(connection)
+        self._report(attempt_id, failure)
+
+    def _report(self, attempt_id: int, failure: AttemptFailure) -> None:
+        try:
+            self._sink.failed(attempt_id, failure)
+        except Exception:
+            log.exception("the report of a failed attempt raised")
+
+    # ---- connections come and go
+
+    def _make(self, lane: Lane) -> Connection:
+        return Connection(self, lane, self._limits, self._new_decoder)
+
+    def _made(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        if self._closed:
+            connection.close()
+            return
+        connection.last_byte_ns = monotonic_ns()  # as good as used, should it rest
+        self._send_next(connection, new=True)
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.release():
+            self._send_next(connection, new=False)
+        else:
+            self._dials.serve(connection.lane)
+
+    def _send_next(self, connection: Connection, *, new: bool) -> None:
+        """Let the connection carry the next attempt in line, or rest."""
+        lane = connection.lane
+        following = lane.take(new_connection=new)
+        if following is None:
+            lane.idle[connection] = None
+            return
+        attempt_id, waiting = following
+        self._open[attempt_id] = connection
+        connection.send(attempt_id, waiting.body, monotonic_ns(), not new)
+
+    def _not_made(self, lane: Lane, error: DialError) -> None:
+        now_ns = monotonic_ns()
+        if error.kind is FailureKind.DNS:  # true for all in line
+            stricken = lane.all_in_line()
+        elif error.kind is FailureKind.CONNECT_TIMEOUT:  # for all who have waited as long
+            stricken = lane.all_in_line(since_before_ns=now_ns - int(self._timeouts.connect_s * 1e9))
+        else:
+            stricken = lane.first_in_line()
+        for attempt_id in stricken:
+            if self._open.get(attempt_id) is lane:  # a report may have cancelled it
+                self._fail(attempt_id, error.kind, error.message, now_ns)
+
+    # ---- deadlines
+
+    def _schedule_sweep(self) -> None:
+        interval_s = self._timeouts.sweep_interval_s()
+        self._sweeper = self._loop.call_later(interval_s, self._sweep, self._loop.time() + interval_s)
+
+    def _sweep(self, due_s: float) -> None:
+        """End the attempts whose time is over: the only work that grows with what is in flight."""
+        late = self._loop.time() - due_s > LATE_SWEEP_S
+        self._schedule_sweep()
+        self._skipped_sweep = late and not self._skipped_sweep  # never twice in a row
+        if self._skipped_sweep:
+            return
+        now_ns, overdue = monotonic_ns(), self._deadlines.overdue
+        for attempt_id, place in list(self._open.items()):
+            if not isinstance(place, Connection):
+                continue
+            decoder = place.decoder
+            missed = overdue(
+                now_ns,
+                place.sent_ns,
+                place.first_byte_ns,
+                place.last_byte_ns,
+                decoder is not None and decoder.ended,
+            )
+            if missed is None or self._open.get(attempt_id) is not place:
+                continue
+            if missed.kind is not None:
+                self._fail(attempt_id, missed.kind, missed.message, now_ns)
+            else:
+                place.conclude()
+
+
+def _failure(
+    connection: Connection, kind: FailureKind, message: str, now_ns: int, wish_s: float | None
+) -> AttemptFailure:
+    return AttemptFailure(
+        kind=kind,
+        message=connection.lane.endpoint.redact(message),
+        at_ns=now_ns,
+        sent_ns=connection.sent_ns,
+        sent=True,
+        any_byte=connection.first_byte_ns != 0,
+        reused=connection.reused,
+        status=connection.answer.status,
+        retry_after_s=wish_s,
+        first_token_ns=connection.first_token_ns,
+    )
+
+
+def _is_byteless_at(place: Connection | Lane | None, lane: Lane) -> bool:
+    """The attempt in this place is for the lane's server, and has no byte of answer."""
+    if isinstance(place, Connection):
+        return place.lane is lane and not place.first_byte_ns
+    return place is lane
