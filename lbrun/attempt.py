@@ -43,6 +43,7 @@ class FailureKind(IntEnum):
     LOCAL = 30  # no descriptor or port left on this machine
     EVICTED = 31  # taken back from an ejected server before any byte
     WORKER_DIED = 32
+    NOT_SENT = 33  # the run ended before it was the sample's turn
 
 
 class Answer(NamedTuple):

@@ -78,6 +78,7 @@ BLAME: Mapping[FailureKind, Blame] = {
     FailureKind.LOCAL: Blame.NONE,
     FailureKind.EVICTED: Blame.NONE,
     FailureKind.WORKER_DIED: Blame.NONE,
+    FailureKind.NOT_SENT: Blame.NONE,
 }
 
 

@@ -394,7 +394,7 @@ class Dispatcher:
             for server in history.undecided:
                 self._lost.get(server, set()).discard(sample)
         tries = history.tries
-        kind = tries[-1].kind if tries else int(FailureKind.EVICTED)
+        kind = tries[-1].kind if tries else int(FailureKind.NOT_SENT)
         self.counts.failed += 1
         self._note_error(f"sample {sample.sample_index}: {reason}", reason)
         self._finished.append(Finished(sample.query_id, None, 0))
