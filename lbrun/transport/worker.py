@@ -60,6 +60,8 @@ class InlineWorker:
         self._new_decoder = request_format.stream_decoder if request_format.stream else None
         self._keepalive_ns = int(self._timeouts.keepalive_s * 1e9)
         self._deadlines = Deadlines(self._timeouts)
+        # a little less than the timeout, as the loop's timers come up to a few milliseconds early
+        self._waited_out_ns = int(connect_s * 0.9e9)
 
         # every attempt that is not reported yet, and where it is: leaving this map is what happens once
         self._open: dict[int, Connection | Lane] = {}
@@ -270,7 +272,7 @@ class InlineWorker:
         if error.kind is FailureKind.DNS:  # true for all in line
             stricken = lane.all_in_line()
         elif error.kind is FailureKind.CONNECT_TIMEOUT:  # for all who have waited as long
-            stricken = lane.all_in_line(since_before_ns=now_ns - int(self._timeouts.connect_s * 1e9))
+            stricken = lane.all_in_line(since_before_ns=now_ns - self._waited_out_ns)
         else:
             stricken = lane.first_in_line()
         for attempt_id in stricken:
