@@ -20,6 +20,7 @@ from lbrun.embedded.exchange import EVENT_STREAM, Exchange, RefusalError, Reply
 from lbrun.embedded.faults import (
     BEFORE_ANSWER,
     IN_ANSWER,
+    OF_DELIVERY,
     OF_HEALTH,
     Fault,
     FaultKind,
@@ -31,6 +32,7 @@ from lbrun.embedded.metrics import ServerMetrics
 from lbrun.embedded.requests import OutOfVocabularyError
 from lbrun.embedded.settings import ServerSettings
 from lbrun.embedded.sglang import SglangBackend
+from lbrun.embedded.trickle import Trickle
 from lbrun.embedded.vllm import VllmBackend
 
 FAULTS_PATH = "/__faults__"
@@ -129,6 +131,9 @@ class EmbeddedApp:
             await instead_of_answer(fault, exchange, self._backend, stream=generation.stream)
             return
         spoiled = self._faults.strike(IN_ANSWER, now_s)
+        delivery = self._faults.strike(OF_DELIVERY, now_s)
+        if delivery is not None:
+            exchange.deliver_by(Trickle(exchange, delivery))
         try:
             ticket = self._engine.admit(
                 generation.n_prompt, len(generation.answer), generation.luck, self._faults.slowness(now_s)

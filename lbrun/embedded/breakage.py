@@ -1,16 +1,21 @@
 """What each fault does to a request, on the wire.
 
 Three cases: the request is never worked on (`instead_of_answer`), a whole answer is spoiled when it is due
-(`spoil_whole`), or a stream is spoiled when half of its tokens are out (`spoil_stream`).
+(`spoil_whole`), or a stream is spoiled when half of its tokens are out (`spoil_stream`). Good answers that come slowly or in odd pieces are in `lbrun.embedded.trickle`.
 """
 
 from __future__ import annotations
+
+import zlib
+from functools import cache
 
 from lbrun.embedded.backend import DONE, Backend
 from lbrun.embedded.exchange import EVENT_STREAM, Exchange, Reply
 from lbrun.embedded.faults import Fault, FaultKind
 
 _HEAD = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-length: %d\r\ncontent-type: application/json\r\n\r\n"
+_ENDLESS_BYTES = 256 << 20  # who reads so much of an answer that has no end, reads for ever
+_PIECE = b"x" * 65_536
 _ENGINE_DIED = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 _NOT_SSE = b"\x00\xfe not an event\ndata {no colon}\n\n: comment\ndata: {]\n\n"
 
@@ -25,6 +30,8 @@ def _error_reply(kind: FaultKind, backend: Backend, value: str) -> Reply | None:
             return backend.error(400, "This request cannot be served (simulated fault)")
         case FaultKind.STATUS_401:
             return Reply(401, b'{"error":"Unauthorized"}')
+        case FaultKind.STATUS_422:
+            return Reply(422, b'{"detail":[{"type":"value_error","loc":["body"],"msg":"simulated fault"}]}')
         case FaultKind.STATUS_429:
             headers = ((b"retry-after", value.encode("latin-1")),) if value else ()
             reply = backend.error(429, "Too many requests (simulated fault)", "RateLimitError")
@@ -60,8 +67,36 @@ async def instead_of_answer(fault: Fault, exchange: Exchange, backend: Backend, 
             await exchange.reply(error._replace(status=200))
         case FaultKind.EMPTY_BODY:
             await exchange.reply(Reply(content_type=EVENT_STREAM if stream else b"application/json"))
+        case FaultKind.OVERSIZED_HEAD:
+            await _send_endlessly(exchange, b"HTTP/1.1 200 OK\r\nx-endless: ", b"yes\r\nx-endless: " * 1024)
+        case FaultKind.OVERSIZED_LINE:
+            kind = EVENT_STREAM if stream else b"application/json"
+            start = b'data: {"x":"' if stream else b'{"x":"'
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nconnection: close\r\n\r\n" % kind
+            await _send_endlessly(exchange, head + start, _PIECE)
+        case FaultKind.COMPRESSED:
+            await exchange.reply(Reply(body=_bomb(), headers=((b"content-encoding", b"gzip"),)))
         case _:
             raise AssertionError(f"{fault.kind} is no fault before the answer")
+
+
+async def _send_endlessly(exchange: Exchange, start: bytes, piece: bytes) -> None:
+    connection = exchange.connection
+    connection.write_raw(start)
+    for _ in range(_ENDLESS_BYTES // len(piece)):
+        connection.write_raw(piece)
+        await exchange.sent()
+        if connection.transport.is_closing():
+            break
+    connection.close()
+    await exchange.until_lost()
+
+
+@cache
+def _bomb() -> bytes:
+    """64 MiB of zeros in 64 KiB of gzip."""
+    pack = zlib.compressobj(9, wbits=31)
+    return pack.compress(bytes(64 << 20)) + pack.flush()
 
 
 async def spoil_whole(fault: Fault, exchange: Exchange, backend: Backend, body: bytes) -> None:

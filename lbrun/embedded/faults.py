@@ -30,6 +30,7 @@ class FaultKind(StrEnum):
     MALFORMED_SSE = "malformed_sse"  # lines that are neither events nor JSON
     STATUS_400 = "status_400"
     STATUS_401 = "status_401"
+    STATUS_422 = "status_422"
     STATUS_429 = "status_429"  # value: the Retry-After header, as it is to be sent
     STATUS_500 = "status_500"
     STATUS_503_LOADING = "status_503_loading"  # health and completions, as of a server that still loads
@@ -38,6 +39,12 @@ class FaultKind(StrEnum):
     HEALTH_OK_COMPLETIONS_FAIL = "health_ok_completions_fail"  # 500 for completions alone
     WRONG_MODEL = "wrong_model"  # another model is listed and served
     SLOW_FACTOR = "slow_factor"  # value: all times are multiplied by it (default 10)
+    SLOW_HEADERS = "slow_headers"  # a good answer, its head 16 bytes at a time; value: ms between (50)
+    SLOW_BODY = "slow_body"  # a good answer whose body trickles; value: ms between pieces (20)
+    SPLIT_PACKETS = "split_packets"  # a good answer, cut into packets within events and characters
+    OVERSIZED_HEAD = "oversized_head"  # headers without an end
+    OVERSIZED_LINE = "oversized_line"  # a body, or one line of a stream, without an end
+    COMPRESSED = "compressed"  # a gzip bomb, though nobody asked for compression
     POISON = "poison"  # a token id outside the vocabulary ends the process, as it does to a real SGLang
 
 
@@ -49,11 +56,15 @@ BEFORE_ANSWER = frozenset(
         FaultKind.EMPTY_BODY,
         FaultKind.STATUS_400,
         FaultKind.STATUS_401,
+        FaultKind.STATUS_422,
         FaultKind.STATUS_429,
         FaultKind.STATUS_500,
         FaultKind.STATUS_503_LOADING,
         FaultKind.REDIRECT,
         FaultKind.HEALTH_OK_COMPLETIONS_FAIL,
+        FaultKind.OVERSIZED_HEAD,
+        FaultKind.OVERSIZED_LINE,
+        FaultKind.COMPRESSED,
     }
 )
 IN_ANSWER = frozenset(
@@ -67,8 +78,10 @@ IN_ANSWER = frozenset(
         FaultKind.MALFORMED_SSE,
     }
 )
+OF_DELIVERY = frozenset({FaultKind.SLOW_HEADERS, FaultKind.SLOW_BODY, FaultKind.SPLIT_PACKETS})
 OF_HEALTH = frozenset({FaultKind.HEALTH_FAILS, FaultKind.STATUS_503_LOADING})
 
+_GAPS_MS = {FaultKind.SLOW_HEADERS: 50.0, FaultKind.SLOW_BODY: 20.0, FaultKind.SPLIT_PACKETS: 1.0}
 _SPEC = re.compile(
     r"(?:(?P<server>\d{1,6}):)?(?P<kind>\w+)(?:=(?P<value>[^@+*]*))?"
     r"(?:@(?P<start>\d+(?:\.\d+)?))?(?:\+(?P<duration>\d+(?:\.\d+)?))?(?:\*(?P<share>\d+(?:\.\d+)?))?"
@@ -100,12 +113,22 @@ class Fault:
             raise ValueError(f"fault {self.kind}: {self.value!r} cannot be the value of a fault")
         if self.kind is FaultKind.SLOW_FACTOR and not self.factor > 0:
             raise ValueError(f"fault slow_factor: {self.value!r} is no factor above 0; write slow_factor=10")
+        if self.kind in OF_DELIVERY and not 0 <= self.gap_s < math.inf:
+            raise ValueError(f"fault {self.kind}: {self.value!r} is no time in ms; write {self.kind}=50")
 
     @property
     def factor(self) -> float:
         """What a slow server's times are multiplied by; NaN where the value is no number."""
         try:
             return float(self.value or 10)
+        except ValueError:
+            return math.nan
+
+    @property
+    def gap_s(self) -> float:
+        """The pause between two pieces of an answer that comes slowly; NaN where the value is no number."""
+        try:
+            return float(self.value or _GAPS_MS.get(self.kind, 0.0)) / 1000
         except ValueError:
             return math.nan
 

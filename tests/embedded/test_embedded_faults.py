@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import zlib
 
 import pytest
 from hypothesis import given
@@ -36,6 +38,7 @@ class TestBeforeTheAnswer:
         [
             ("status_400", 400),
             ("status_401", 401),
+            ("status_422", 422),
             ("status_429", 429),
             ("status_500", 500),
             ("status_503_loading", 503),
@@ -259,7 +262,18 @@ def test_any_other_text_is_refused_with_a_reason(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["status_500*0", "status_500*2", "status_500+0", "slow_factor=x", "slow_factor=-1", "x", ""]
+    "text",
+    [
+        "status_500*0",
+        "status_500*2",
+        "status_500+0",
+        "slow_factor=x",
+        "slow_factor=-1",
+        "slow_body=x",
+        "slow_headers=-1",
+        "x",
+        "",
+    ],
 )
 def test_values_out_of_bounds_are_refused(text):
     with pytest.raises(ValueError, match="fault"):
@@ -277,3 +291,62 @@ def test_a_share_hits_that_share_of_requests(share):
     switch = FaultSwitch([Fault(FaultKind.STATUS_500, share=share)], 0.0)
     hits = sum(switch.strike({FaultKind.STATUS_500}, 1.0) is not None for _ in range(2000))
     assert hits / 2000 == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize("body", [WHOLE, STREAM], ids=["whole", "stream"])
+@pytest.mark.parametrize("fault", ["slow_headers=1", "slow_body=1", "split_packets=0.1"])
+class TestGoodAnswersInOddPieces:
+    def test_the_answer_is_the_right_one(self, either, body, fault):
+        """Fields that differ from answer to answer, its id and times, are left out of the comparison."""
+        right = either.post(PATH, body)
+        either.have_faults(fault)
+        received = either.post(PATH, body)
+        assert received.status == 200
+        assert received.ended_well
+        assert said(received) == said(right)
+
+    def test_the_server_counts_it_as_finished(self, vllm, body, fault):
+        vllm.have_faults(fault)
+        before = vllm.metric("vllm:request_success_total", finished_reason="length")
+        vllm.post(PATH, body)
+        assert vllm.metric("vllm:request_success_total", finished_reason="length") == before + 1
+
+
+def said(received):
+    if not received.chunked:
+        return received.json["choices"][0]["text"]
+    return [
+        event["choices"][0]["text"] for event in received.events if event != "[DONE]" and event["choices"]
+    ]
+
+
+def test_a_character_is_cut_in_two_somewhere(vllm):
+    """The answers hold words beyond ASCII, and the cuts wander over every place."""
+    texts = "".join(vllm.post(PATH, {**WHOLE, "prompt": [i], "max_tokens": 300}).json["choices"][0]["text"]
+                    for i in range(3))  # fmt: skip
+    assert not texts.isascii()
+
+
+@pytest.mark.parametrize("body", [WHOLE, STREAM], ids=["whole", "stream"])
+class TestAnswersThatAreTooMuch:
+    @pytest.mark.parametrize("fault", ["oversized_head", "oversized_line"])
+    def test_no_end_comes(self, vllm, body, fault):
+        vllm.have_faults(fault)
+        with socket.create_connection(vllm.address, 5) as connection:
+            content = json.dumps(body).encode()
+            head = b"POST %b HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            connection.sendall(head % (PATH.encode(), len(content)) + content)
+            received = bytearray()
+            while len(received) < 1 << 20:
+                received += connection.recv(65_536)
+        first, _, rest = bytes(received).partition(b"\r\n\r\n")
+        assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert not rest if fault == "oversized_head" else b"\n" not in rest
+        assert vllm.get("/health").status == 200
+
+    def test_a_small_body_is_compressed_and_huge(self, vllm, body):
+        vllm.have_faults("compressed")
+        received = vllm.post(PATH, body)
+        assert received.header("content-encoding") == "gzip"
+        assert len(received.body) < 1 << 20
+        assert len(zlib.decompress(received.body, wbits=31)) == 64 << 20
