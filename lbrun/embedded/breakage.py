@@ -1,7 +1,9 @@
 """What each fault does to a request, on the wire.
 
 Three cases: the request is never worked on (`instead_of_answer`), a whole answer is spoiled when it is due
-(`spoil_whole`), or a stream is spoiled when half of its tokens are out (`spoil_stream`). Good answers that come slowly or in odd pieces are in `lbrun.embedded.trickle`.
+(`spoil_whole`), or a stream is spoiled when half of its tokens are out (`spoil_stream`).
+
+Good answers that come slowly or in odd pieces are in `lbrun.embedded.trickle`.
 """
 
 from __future__ import annotations

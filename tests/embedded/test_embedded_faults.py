@@ -334,8 +334,8 @@ class TestAnswersThatAreTooMuch:
         vllm.have_faults(fault)
         with socket.create_connection(vllm.address, 5) as connection:
             content = json.dumps(body).encode()
-            head = b"POST %b HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-            connection.sendall(head % (PATH.encode(), len(content)) + content)
+            head = f"POST {PATH} HTTP/1.1\r\nhost: test\r\ncontent-length: {len(content)}\r\n\r\n"
+            connection.sendall(head.encode() + content)
             received = bytearray()
             while len(received) < 1 << 20:
                 received += connection.recv(65_536)
