@@ -17,7 +17,7 @@ from typing import Any
 
 from lbrun.config import RunSettings
 from lbrun.config.load import config_hash
-from lbrun.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, LbrunError
+from lbrun.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, LbrunError, RunFailed
 from lbrun.results.result import ResultFile, read_result
 from lbrun.run.conclusion import Conclusion, conclude
 from lbrun.run.screen import Screen
@@ -153,18 +153,25 @@ class _Job:
         from lbrun.terminal.output import is_terminal, show
 
         outcome = conclusion.outcome
-        with contextlib.suppress(OSError):
-            result.finish(outcome)
         if self._settings.report.html and conclusion.has_records:
             try:
                 write_report(outcome, self._run_dir)
-            except OSError as error:
-                show(f"report.html could not be written: {error}\n", sys.stderr)
+            except Exception as error:  # plots may fail in many ways, and the result stands without them
+                show(f"report.html could not be written: {type(error).__name__}: {error}\n", sys.stderr)
         summary = render_summary(outcome, self._run_dir)
-        with contextlib.suppress(OSError):
-            replace_text(self._run_dir / FILE_NAME, summary)
+        trouble = []
+        for name, write in (
+            ("result.json", lambda: result.finish(outcome)),
+            (FILE_NAME, lambda: replace_text(self._run_dir / FILE_NAME, summary)),
+        ):
+            try:
+                write()
+            except OSError as error:
+                trouble.append(f"{name} could not be written: {error}")
         colour = is_terminal(sys.stdout)
         show(render_summary(outcome, self._run_dir, colour=True) if colour else summary)
+        if trouble:
+            raise RunFailed("\n".join(trouble))
         if end.interrupts:
             return EXIT_INTERRUPTED
         return outcome.judgement.exit_status
