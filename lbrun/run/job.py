@@ -153,21 +153,21 @@ class _Job:
         from lbrun.terminal.output import is_terminal, show
 
         outcome = conclusion.outcome
+        trouble = []
+        try:
+            result.finish(outcome)
+        except OSError as error:
+            trouble.append(f"result.json could not be written: {error}")
         if self._settings.report.html and conclusion.has_records:
             try:
                 write_report(outcome, self._run_dir)
             except Exception as error:  # plots may fail in many ways, and the result stands without them
                 show(f"report.html could not be written: {type(error).__name__}: {error}\n", sys.stderr)
         summary = render_summary(outcome, self._run_dir)
-        trouble = []
-        for name, write in (
-            ("result.json", lambda: result.finish(outcome)),
-            (FILE_NAME, lambda: replace_text(self._run_dir / FILE_NAME, summary)),
-        ):
-            try:
-                write()
-            except OSError as error:
-                trouble.append(f"{name} could not be written: {error}")
+        try:
+            replace_text(self._run_dir / FILE_NAME, summary)
+        except OSError as error:
+            trouble.append(f"{FILE_NAME} could not be written: {error}")
         colour = is_terminal(sys.stdout)
         show(render_summary(outcome, self._run_dir, colour=True) if colour else summary)
         if trouble:
