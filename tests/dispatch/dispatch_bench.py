@@ -7,6 +7,7 @@ bench is left, whatever the test itself looked at.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import ssl
 import time
@@ -37,7 +38,7 @@ N_SAMPLES = 1000
 COST = 5
 
 HEALTH = HealthPolicy(
-    stall_s=0.3,
+    stall_s=60.0,
     probe_interval_s=0.05,
     confirm_gap_s=0.02,
     late_join_interval_s=0.1,
@@ -46,6 +47,9 @@ HEALTH = HealthPolicy(
     ramp_s=0.1,
     throttle_default_s=0.05,
 )
+"""Quick to act on what happens, and never on mere silence: a busy machine must not fail a test."""
+WATCHFUL = dataclasses.replace(HEALTH, stall_s=0.3)
+"""For the tests of silent servers; wants a short `probe_timeout_s`."""
 RETRY = RetryPolicy(wait_base_s=0.01, wait_cap_s=0.05, grace_s=BOUND_S, budget_per_s=10_000.0)
 
 T = TypeVar("T")
@@ -242,7 +246,7 @@ async def bench(
     strategy: str | Strategy = "round_robin",
     urls: Mapping[int, str] | None = None,
     tls: Mapping[int, ssl.SSLContext] | None = None,
-    probe_timeout_s: float = 0.25,
+    probe_timeout_s: float = BOUND_S,
     outputs: OutputPort | None = None,
     defects: bool = False,
     wrap_worker: Callable[[InlineWorker], Worker] = lambda worker: worker,

@@ -180,6 +180,9 @@ class ScriptedServer:
     """script: what becomes of samples. health, models: the answers of the control plane, None to hang.
 
     requests: all that came for samples, in order. n_probes: how often its health was asked for.
+
+    Its port is its own until `stop`: a second socket keeps it bound, so that nobody else's server answers in
+    the place of a killed one.
     """
 
     def __init__(self, script: Script = serve_well, tls: ssl.SSLContext | None = None) -> None:
@@ -188,7 +191,10 @@ class ScriptedServer:
         self.models: bytes | None = MODELS
         self.requests: list[Request] = []
         self.n_connections = self.n_probes = 0
-        self.port = 0
+        self._port_holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._port_holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._port_holder.bind(("127.0.0.1", 0))
+        self.port = self._port_holder.getsockname()[1]
         self._tls = tls
         self._listener: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -200,8 +206,9 @@ class ScriptedServer:
 
     async def start(self) -> None:
         """Listen; after a `kill`, on the same port again."""
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        self._listener = await asyncio.start_server(
+            self._accept, "127.0.0.1", self.port, ssl=self._tls, reuse_port=True
+        )
 
     def kill(self) -> None:
         """Be gone at once, as after SIGKILL: nobody listens, every connection is reset."""
@@ -214,6 +221,7 @@ class ScriptedServer:
     async def stop(self) -> None:
         """End everything."""
         self.kill()
+        self._port_holder.close()
         tasks = list(self._connections)
         for task in tasks:
             task.cancel()

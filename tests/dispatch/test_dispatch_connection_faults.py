@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import trustme
-from dispatch_bench import HEALTH, RETRY, Row, bench, run
+from dispatch_bench import RETRY, Row, bench, run
 from scripted_server import Exchange, Script, close, cut, first, hang, serve_well
 
 from lbrun.attempt import FailureKind
@@ -85,7 +85,7 @@ def test_a_server_that_only_ever_drops_connections_is_ejected_though_it_answers_
     script: Script,
 ) -> None:
     async def main() -> None:
-        async with bench(script, serve_well, retry=RETRY) as b:
+        async with bench(script, serve_well) as b:
             for sample in range(20):
                 (row,) = await b.serve(sample)
                 assert not row.failure
@@ -175,7 +175,7 @@ def test_a_storm_of_refusals_costs_no_sample() -> None:
     """One of three servers is away for all of the run; nothing is lost, and each sample tries it once."""
 
     async def main() -> None:
-        async with bench(serve_well, serve_well, serve_well, max_in_flight=8, health=HEALTH) as b:
+        async with bench(serve_well, serve_well, serve_well, max_in_flight=8) as b:
             b.servers[2].kill()
             rows = await b.serve(*range(300))
             assert not any(row.failure for row in rows)

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 
 import pytest
-from dispatch_bench import HEALTH, RETRY, Row, bench, run
+from dispatch_bench import HEALTH, RETRY, WATCHFUL, Row, bench, run
 from scripted_server import (
     Exchange,
     Script,
@@ -24,10 +24,6 @@ from scripted_server import (
 from lbrun.attempt import FailureKind
 from lbrun.balance import ServerState
 
-PATIENT = dataclasses.replace(HEALTH, stall_s=60.0)
-"""Nobody is suspected for being silent."""
-
-
 # -- ejections, and what was in flight
 
 
@@ -39,7 +35,7 @@ def test_attempts_without_a_byte_move_at_once_when_their_server_is_ejected() -> 
             await exchange.say(refusal(500))
 
     async def main() -> None:
-        async with bench(hang_or_fail, serve_well, health=PATIENT) as b:
+        async with bench(hang_or_fail, serve_well) as b:
             b.issue(*range(10))
             await b.until(lambda: len(b.servers[0].requests) == b.pool.in_flight[0] == 5)
             b.issue(*range(10, 20))
@@ -57,7 +53,9 @@ def test_a_hung_server_is_ejected_and_what_waits_there_moves(stream: bool) -> No
     """It accepts connections and never says anything, to requests or to probes."""
 
     async def main() -> None:
-        async with bench(hang, serve_well, serve_well, stream=stream) as b:
+        async with bench(
+            hang, serve_well, serve_well, stream=stream, health=WATCHFUL, probe_timeout_s=0.2
+        ) as b:
             b.servers[0].health = None
             rows = await b.serve(*range(12))
             moved = [row for row in rows if row.attempts]
@@ -74,7 +72,7 @@ def test_a_server_that_is_only_slow_is_suspected_cleared_by_its_probe_and_keeps_
     released = asyncio.Event()
 
     async def main() -> None:
-        async with bench(when(released), serve_well) as b:
+        async with bench(when(released), serve_well, health=WATCHFUL) as b:
             b.issue(*range(8))
             await b.until(lambda: b.states(0).count(ServerState.READY) == 2, "cleared twice")
             released.set()
@@ -93,7 +91,7 @@ def test_the_servers_own_error_is_told_and_not_that_its_attempts_were_taken_back
             await exchange.say(refusal(500, "out of memory"))
 
     async def main() -> None:
-        health = dataclasses.replace(PATIENT, recovery=False)
+        health = dataclasses.replace(HEALTH, recovery=False)
         async with bench(hang_or_fail, serve_well, health=health) as b:
             b.issue(*range(4))
             await b.until(lambda: len(b.servers[0].requests) == 2)
