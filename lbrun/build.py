@@ -134,6 +134,23 @@ def prepare_samples(settings: RunSettings) -> Prepared:
     return Prepared(bodies, costs, fmt, first_bodies[0])
 
 
+def notes(settings: RunSettings, fmt: RequestFormat) -> list[str]:
+    """What a reader of the result should know of how samples were asked and answers read."""
+    found = []
+    left_out = getattr(fmt, "left_out", ())
+    if left_out:
+        found.append(
+            f"not sent, since servers.backend={settings.servers.backend} does not take them: "
+            f"{', '.join(left_out)} (model.extra_body sends what your server knows)"
+        )
+    if settings.model.tokenizer is not None and payload_kind(settings) == "token_ids":
+        found.append(
+            "where a server returned no token ids, its text was encoded again by "
+            f"{settings.model.tokenizer.name} (model.tokenizer)"
+        )
+    return found
+
+
 def n_workers(settings: RunSettings) -> int:
     """Worker processes; 0: attempts are carried out inside the test's own process.
 

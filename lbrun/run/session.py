@@ -70,7 +70,7 @@ class Session:
         self._phase("reading the data")
         prepared = build.prepare_samples(settings)
         test = LoadGenTest(build.loadgen_settings(settings, len(prepared.bodies)), self._run_dir / "mlperf")
-        self._warnings += test.notes
+        self._warnings += [*test.notes, *build.notes(settings, prepared.request_format)]
         start_ns = time.monotonic_ns()
         events = EventLog(self._run_dir, start_ns)
         parts = build.make_parts(settings, self._urls, prepared, self._worker_broken)
