@@ -3,7 +3,7 @@
 STARTING --ready--> READY <--answers-- SUSPECT --2 silent probes--> EJECTED
                       |  ^                                             | back-off over,
                       |  '---- one request succeeds ---- TRIAL <-------' 2 probes answer
-                      '-- refused, stalled --> SUSPECT
+                      '-- refused, cut, stalled --> SUSPECT
                       '-- 3 failures in a row --> EJECTED
 """
 
