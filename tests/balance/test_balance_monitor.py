@@ -43,7 +43,7 @@ class ScriptedProbes:
 
 async def until(condition: Callable[[], bool], bound_s: float = 10.0) -> None:
     async with asyncio.timeout(bound_s):
-        while not condition():  # noqa: ASYNC110 - any state of the pool, bounded
+        while not condition():
             await asyncio.sleep(0.005)
 
 

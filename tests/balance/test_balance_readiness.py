@@ -60,7 +60,7 @@ async def ready(pool: Pool, **settings: float) -> Mapping[int, ModelInfo]:
 
 async def until(condition: Callable[[], bool], bound_s: float = 10.0) -> None:
     async with asyncio.timeout(bound_s):
-        while not condition():  # noqa: ASYNC110 - any state of the pool, bounded
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -202,7 +202,7 @@ class DispatchBench:
         """Wait for something that must come."""
         try:
             async with asyncio.timeout(BOUND_S):
-                while not condition():  # noqa: ASYNC110 - looks at state that nobody announces
+                while not condition():
                     await asyncio.sleep(0.002)
         except TimeoutError:
             said = [(t.server, t.new.value, t.reason) for t in self.transitions]

@@ -33,7 +33,7 @@ def run(main: Coroutine[Any, Any, T], *, plain_loop: bool = False) -> T:
 async def eventually(condition: Callable[[], bool]) -> None:
     """Wait for what no event tells."""
     async with asyncio.timeout(BOUND_S):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.001)
 
 
