@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SUMMARY, DETAIL, ACCURACY = "mlperf_log_summary.txt", "mlperf_log_detail.txt", "mlperf_log_accuracy.json"
+_GOOD_EARLY_STOPPING = ("early stopping:", "early stopping: Run successful.")
 _FIELD = re.compile(r"^\s*(?P<key>[^:]+?)\s*:\s*(?P<value>\S.*?)\s*$")
 
 
@@ -34,12 +35,18 @@ def read_logs(folder: Path) -> LoadGenResult:
         summary = ""
     fields: dict[str, str] = {}
     reasons: list[str] = []
-    in_recommendations = False
+    in_recommendations = in_early_stopping = False
     for line in summary.splitlines():
         if line.startswith("Recommendations"):
             in_recommendations = True
-        elif in_recommendations and line.startswith(" *"):
+        elif in_recommendations and line.endswith("Early Stopping Result:"):
+            in_early_stopping = True
+            reasons.append(line.replace("Early Stopping Result", "early stopping"))
+        elif in_recommendations and line.startswith(" *") and not in_early_stopping:
             reasons.append(line.strip(" *"))
+        elif in_recommendations and reasons and line.startswith(" "):
+            # one statement in several points, which are wrapped
+            reasons[-1] += " " + line.strip(" *")
         elif match := _FIELD.match(line):
             in_recommendations = False
             key, value = match["key"], match["value"]
@@ -51,7 +58,7 @@ def read_logs(folder: Path) -> LoadGenResult:
     return LoadGenResult(
         valid=None if result is None else result == "VALID",
         fields=fields,
-        reasons=tuple(reasons),
+        reasons=tuple(reason for reason in reasons if not reason.endswith(_GOOD_EARLY_STOPPING)),
         errors=errors,
         error_count=count,
     )

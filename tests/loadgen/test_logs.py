@@ -46,6 +46,39 @@ def test_an_invalid_result_is_read_with_its_reasons(tmp_path: Path) -> None:
     assert any("Increase the target QPS" in reason for reason in result.reasons)
 
 
+EARLY_STOPPING = """\
+Result is : INVALID
+  Performance constraints satisfied : NO
+  Early stopping satisfied: NO
+Recommendations:
+ * TTFT constrain not met: Reduce target QPS to improve latency.
+TTFT Early Stopping Result:
+ * Run unsuccessful.
+ * Processed 24 queries.
+ * Would need to run at least 160 more queries,
+ with the run being successful if every additional
+ query were under latency.
+TPOT Early Stopping Result:
+ * Run successful.
+
+================================================
+Additional Stats
+================================================
+Scheduled samples per second : 50.59
+"""
+
+
+def test_each_statement_on_early_stopping_is_one_reason_and_a_good_one_is_none(tmp_path: Path) -> None:
+    (tmp_path / SUMMARY).write_text(EARLY_STOPPING)
+    assert read_logs(tmp_path).reasons == (
+        "performance constraints: not met",
+        "early stopping: not met",
+        "TTFT constrain not met: Reduce target QPS to improve latency.",
+        "TTFT early stopping: Run unsuccessful. Processed 24 queries. Would need to run at least 160 more "
+        "queries, with the run being successful if every additional query were under latency.",
+    )
+
+
 def test_a_valid_result_has_no_reasons(tmp_path: Path) -> None:
     (tmp_path / SUMMARY).write_text(
         INVALID.replace("INVALID", "VALID")
