@@ -64,6 +64,27 @@ def read_logs(folder: Path) -> LoadGenResult:
     )
 
 
+def _recommendations(summary: str) -> list[str]:
+    """LoadGen's advice, a line for each: on a rule that was not met, and on what early stopping lacks."""
+    _, _, block = summary.partition("\nRecommendations:")
+    block = block.partition("\n=====")[0]
+    advice: list[str] = []
+    heading, begun = "", False
+    for line in block.splitlines():
+        if line.endswith("Early Stopping Result:"):
+            heading = line.removesuffix(" Result:").replace("Early Stopping", "early stopping")
+            begun = False
+        elif line.startswith(" *") and not heading:
+            advice.append(line.strip(" *"))
+        elif line.startswith(" *") and not begun:
+            # several points and their continuations make up one statement
+            advice.append(f"{heading}: {line.strip(' *')}")
+            begun = True
+        elif line.strip() and advice:
+            advice[-1] += " " + line.strip(" *")
+    return [text for text in advice if "Run successful" not in text]
+
+
 def _read_errors(path: Path) -> tuple[tuple[str, ...], int]:
     messages: dict[str, None] = {}
     count = 0

@@ -113,7 +113,7 @@ def _key_lines(outcome: Outcome) -> list[str]:
             lines.append(f"LoadGen       {loadgen.metric}: {loadgen.value:,.2f}{result}")
         elif loadgen.result:
             lines.append(f"LoadGen       {loadgen.result}")
-        lines.extend(f"              not met: {clean(reason)}" for reason in loadgen.invalid_reasons)
+        lines.extend(f"              {clean(reason)}" for reason in loadgen.invalid_reasons)
     samples, attempts = outcome.samples, outcome.attempts
     lines.append(
         f"Samples       {count(samples.issued)} issued, {count(samples.completed)} completed, "

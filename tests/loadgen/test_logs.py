@@ -79,6 +79,21 @@ def test_each_statement_on_early_stopping_is_one_reason_and_a_good_one_is_none(t
     )
 
 
+def test_what_early_stopping_lacks_is_one_whole_sentence(tmp_path: Path) -> None:
+    result = "TTFT Early Stopping Result:\n"
+    more = (
+        " * Run successful.\n\nTPOT Early Stopping Result:\n * Run unsuccessful.\n * Processed 256 queries.\n"
+        " * Would need to run at least 203 more queries,\n with the run being successful if every\n"
+        " additional query were under latency.\n"
+    )
+    (tmp_path / SUMMARY).write_text(INVALID.replace(result, result + more))
+    assert read_logs(tmp_path).reasons[2:] == (
+        "Increase the target QPS so the loadgen pre-generates more queries.",
+        "TPOT early stopping: Run unsuccessful. Processed 256 queries. Would need to run at least 203 more "
+        "queries, with the run being successful if every additional query were under latency.",
+    )
+
+
 def test_a_valid_result_has_no_reasons(tmp_path: Path) -> None:
     (tmp_path / SUMMARY).write_text(
         INVALID.replace("INVALID", "VALID")
