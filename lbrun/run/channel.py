@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-_LIMIT = 1 << 20
+_LIMIT = 64 << 20
+"""Bytes of one message: a thousand servers, each with a long last error, are a few MiB."""
 
 Message = dict[str, Any]
 
 
 class Channel:
-    """One end. Sending never blocks for long: what the peer does not read is dropped, save `must` ones."""
+    """One end. What the peer does not read in time is dropped, save `must` messages."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         sock.setblocking(False)
         self._inbound = bytearray()
         self._encoder = msgspec.json.Encoder()
-        self._queue: deque[bytes] = deque()
+        self._rest = b""  # of a message that went out in part
         self._unread: list[Message] = []
         self.closed = False
 
@@ -36,35 +36,33 @@ class Channel:
         return self._sock.fileno()
 
     def send(self, message: Message, *, must: bool = False) -> None:
-        """Send a message. must: wait (at most 5 s) until the peer takes it; others are dropped when full."""
+        """Send a message.
+
+        must: wait until the peer takes it, or is gone, however long that takes. A parent that is stopped, or
+        whose terminal is, reads on when it continues, and a run's outcome is worth waiting for. Any other
+        message is dropped when the peer is behind.
+        """
         data = self._encoder.encode(message) + b"\n"
         try:
             if must:
-                self._sock.settimeout(5.0)
+                self._sock.setblocking(True)
                 try:
-                    self._flush_partial()
-                    self._sock.sendall(data)
+                    self._sock.sendall(b"".join((self._rest, data)))
+                    self._rest = b""
                 finally:
                     self._sock.setblocking(False)
             elif self._flush_partial():
-                sent = self._sock.send(data)
-                if sent < len(data):
-                    self._queue.append(data[sent:])
-        except (BlockingIOError, TimeoutError):
+                self._rest = data[self._sock.send(data) :]
+        except BlockingIOError:
             return
         except OSError:
             self.closed = True
 
     def _flush_partial(self) -> bool:
         """Send the rest of a message that was cut; whether all of it is out."""
-        while self._queue:
-            rest = self._queue[0]
-            sent = self._sock.send(rest)
-            if sent < len(rest):
-                self._queue[0] = rest[sent:]
-                return False
-            self._queue.popleft()
-        return True
+        if self._rest:
+            self._rest = self._rest[self._sock.send(self._rest) :]
+        return not self._rest
 
     def receive(self) -> list[Message]:
         """Every whole message that has arrived; `closed` is set at the peer's end."""
