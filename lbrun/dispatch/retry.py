@@ -162,8 +162,8 @@ class RetryRules:
             history.ready_at_s[server] = now_s + self._wait(_after(count))
         if failure.sent and kind in LOSSES:
             history.verdict_by_s = now_s + VERDICT_S
-            if not failure.reused:
-                history.not_before_s = now_s + LOST_PAUSE_S
+        if _seems_gone(history, server, failure):
+            history.not_before_s = now_s + LOST_PAUSE_S
 
     def _pause_s(self, n: int) -> float:
         return float(self._wait(_after(n)))
@@ -234,6 +234,16 @@ class RetryRules:
             failure=f"failed {n} attempt{'s' * (n != 1)} on every server that was left; "
             f"last: {history.last_message}"
         )
+
+
+def _seems_gone(history: History, server: int, failure: AttemptFailure) -> bool:
+    """The server may have died, and others with it: nothing of it came, or no more, or now it refuses.
+
+    A kept-alive connection that had ended says nothing yet: the same server is asked on a new one.
+    """
+    if failure.kind is FailureKind.REFUSED:
+        return server in history.undecided or server in history.deaths
+    return failure.sent and failure.kind in LOSSES and failure.kind is not FailureKind.STALE_CONNECTION
 
 
 def is_charged(kind: FailureKind) -> bool:

@@ -12,6 +12,7 @@ from lbrun.dispatch.retry import (
     MAX_PAUSES,
     VERDICT_S,
     History,
+    Plan,
     RetryPolicy,
     RetryRules,
     is_charged,
@@ -167,11 +168,25 @@ def test_the_wait_for_the_same_server_is_as_long_as_it_was_set_and_no_longer() -
     assert r.plan(h, [0], [0], [], 7.0).again_at_s == pytest.approx(7.05)
 
 
-def test_a_lost_sample_pauses_so_that_servers_that_go_together_are_known_to_be_gone() -> None:
+@pytest.mark.parametrize("kind", [FailureKind.LOST_BEFORE_BYTE, FailureKind.CUT])
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_lost_sample_pauses_so_that_servers_that_go_together_are_known_to_be_gone(
+    kind: FailureKind, reused: bool
+) -> None:
     r, h = rules(), History()
-    r.note(h, 0, failure(FailureKind.LOST_BEFORE_BYTE, sent=True), 1.0)
+    r.note(h, 0, failure(kind, sent=True, reused=reused), 1.0)
     assert r.plan(h, [1], [1], [0], 1.0).again_at_s == pytest.approx(1.0 + LOST_PAUSE_S)
     assert r.plan(h, [1], [1], [0], 1.0 + LOST_PAUSE_S).candidates == [1]
+
+
+def test_a_stale_connection_is_replaced_at_once_and_pauses_only_where_its_server_refuses_then() -> None:
+    r, h = rules(), History()
+    r.note(h, 0, failure(FailureKind.STALE_CONNECTION, sent=True, reused=True), 1.0)
+    h.undecided = {0}
+    assert r.plan(h, ALL, ALL, [], 1.0) == Plan(candidates=(0,), fresh=True)
+    r.note(h, 0, failure(FailureKind.REFUSED), 1.0)
+    assert r.plan(h, [1, 2], ALL, [], 1.0).again_at_s == pytest.approx(1.0 + LOST_PAUSE_S)
+    assert r.plan(h, [1, 2], ALL, [], 1.0 + LOST_PAUSE_S).candidates == [1, 2]
 
 
 def test_full_servers_are_waited_for_without_end_and_dead_ones_for_the_grace_time() -> None:
