@@ -14,9 +14,10 @@ BEAT_S = 0.1
 
 
 class Beats:
-    """The table; fd may be handed to other processes."""
+    """The table; `fd` may be handed to other processes, which open it in the same way."""
 
     def __init__(self, n_workers: int, n_servers: int, fd: int | None = None) -> None:
+        """fd: of a table with as many workers and servers, taken over; None for a new one."""
         self._n_workers, self._row = n_workers, n_servers + 1
         size = n_workers * self._row * 8
         if fd is None:
@@ -27,10 +28,11 @@ class Beats:
         self._cells = memoryview(self._map).cast("q")
 
     def beat(self, worker: int, now_ns: int, last_byte_ns: Iterable[int] = ()) -> None:
-        """Write a worker's row."""
+        """Write a worker's row. Servers of which it has not heard, 0, keep what its predecessor had heard."""
         at = worker * self._row
         for offset, value in enumerate(last_byte_ns, 1):
-            self._cells[at + offset] = value
+            if value:
+                self._cells[at + offset] = value
         self._cells[at] = now_ns
 
     def last_beat_ns(self, worker: int) -> int:

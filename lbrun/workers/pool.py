@@ -3,115 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Coroutine, Sequence
 
-import msgspec
-
-from lbrun.attempt import AttemptFailure, AttemptSink, FailureKind
+from lbrun.attempt import AttemptSink
+from lbrun.errors import RunFailed
 from lbrun.workers import wire
 from lbrun.workers.beats import Beats
 from lbrun.workers.bodies import SharedBodies
-from lbrun.workers.setup import Launch, WorkerSetup, send_launch
+from lbrun.workers.line import Line, ended
+from lbrun.workers.setup import Launch, WorkerSetup, store_launch
 
 log = logging.getLogger("lbrun.workers")
 
 SILENCE_S = 10.0
 """A worker that shows no sign of life for so long, with the dispatcher's own loop on time, is ended."""
+START_S = 60.0
+"""The same for one that starts up, which on a busy machine with many workers can take a while."""
+_LOOK_S = 1.0
+_DEATH_S = 0.5
+"""From the end of a process's socket to the end of the process; longer, and it is killed."""
 _CLOSE_S = 3.0
 _RESTARTS = 1
-
-
-class _Line(asyncio.Protocol):
-    """One worker: its process, its socket, and what waits to be written."""
-
-    def __init__(self, owner: ProcessWorkers, index: int) -> None:
-        self._owner, self.index = owner, index
-        self.process: subprocess.Popen[bytes] | None = None
-        self.transport: asyncio.WriteTransport | None = None
-        self.attempts = bytearray()  # records of an ATTEMPTS frame
-        self.open: dict[int, None] = {}
-        self.words: list[str] = []
-        self.report: dict[str, float] = {}
-        self.restarts = 0
-        self.alive = False
-        self.started_ns = 0
-        self._frames = wire.Frames()
-        self._before = bytearray()  # frames from before there was a transport
-
-    def launch(self, sock: socket.socket, process: subprocess.Popen[bytes]) -> None:
-        """A new process for this line."""
-        self.process, self.sock = process, sock
-        self.alive, self.transport = True, None
-        self.started_ns = time.monotonic_ns()
-        self.words.clear()
-        self._frames = wire.Frames()
-
-    def flush(self) -> None:
-        """Write what was submitted."""
-        if self.attempts:
-            self.write(wire.frame(wire.ATTEMPTS, self.attempts))
-            self.attempts.clear()
-
-    def write(self, data: bytes) -> None:
-        """Write frames, or keep them until there is a transport."""
-        if self.transport is not None:
-            self.transport.write(data)
-        else:
-            self._before += data
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Write what has waited."""
-        self.transport = cast(asyncio.WriteTransport, transport)  # uvloop's own class
-        if self._before:
-            self.transport.write(bytes(self._before))
-            self._before.clear()
-
-    def data_received(self, data: bytes) -> None:
-        """Take reports."""
-        self._frames.feed(data, self._report)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The process is gone, or closed as it was told."""
-        self.alive, self.transport = False, None
-        self.attempts.clear()
-        self._before.clear()
-        self._owner.lost(self)
-
-    def _report(self, kind: int, payload: memoryview) -> None:
-        sink, open_ = self._owner.sink, self.open
-        if kind == wire.DONE:
-            for attempt_id, result in wire.unpack_results(payload, self.words):
-                if open_.pop(attempt_id, 0) is None:
-                    sink.completed(attempt_id, result)
-        elif kind == wire.FIRST:
-            for attempt_id, at_ns in wire.FIRST_TOKEN.iter_unpack(payload):
-                if attempt_id in open_:
-                    sink.first_token(attempt_id, at_ns, None)
-        elif kind == wire.FIRST_WITH:
-            attempt_id, at_ns = wire.FIRST_TOKEN.unpack_from(payload)
-            if attempt_id in open_:
-                sink.first_token(attempt_id, at_ns, bytes(payload[wire.FIRST_TOKEN.size :]))
-        elif kind == wire.DONE_WITH:
-            attempt_id, result = wire.unpack_result_with(payload, self.words)
-            if open_.pop(attempt_id, 0) is None:
-                sink.completed(attempt_id, result)
-        elif kind == wire.FAILED:
-            attempt_id, failure = wire.unpack_failure(payload)
-            if open_.pop(attempt_id, 0) is None:
-                sink.failed(attempt_id, failure)
-        elif kind == wire.WORD:
-            self.words.append(str(payload[1:], "utf-8"))
-        elif kind == wire.REPORT:
-            self.report = msgspec.json.decode(payload)
 
 
 class ProcessWorkers:
@@ -119,9 +34,10 @@ class ProcessWorkers:
 
     Attempts go to the processes in turn. A process that dies is noticed by its socket; its attempts fail as
     WORKER_DIED (the dispatcher sends them again, and no server is blamed) and it is started once more. When
-    it dies again, `on_broken` is called with the reason. One that hangs is killed first.
+    it dies again, `on_broken` is called with the reason, once. One that hangs is killed first.
 
-    The processes start at once, so that they are ready when the servers are.
+    The processes start at once, so that they are ready when the servers are. They end with the thread that
+    starts them, which is the one that calls the constructor, and later that of the event loop.
     """
 
     def __init__(
@@ -132,21 +48,40 @@ class ProcessWorkers:
         *,
         on_broken: Callable[[str], None],
         cpus: Sequence[int] = (),
+        silence_s: float = SILENCE_S,
     ) -> None:
-        """n: processes. cpus: processors to pin them to, in turn; empty: not pinned."""
-        self._setup, self._bodies, self._on_broken, self._cpus = setup, bodies, on_broken, tuple(cpus)
-        self._beats = Beats(n, len(setup.endpoints))
+        """n: processes. bodies: stay the caller's to close. cpus: processors to pin the processes to, in
+        turn; empty: not pinned. silence_s: see SILENCE_S.
+
+        Raises RunFailed where this machine cannot start so many.
+        """
+        if n < 1:
+            raise ValueError(f"at least one worker process is needed, not {n}")
+        self._on_broken = on_broken
+        self._silence_s, self._look_s = silence_s, min(_LOOK_S, silence_s / 4)
         self.sink: AttemptSink
         self._loop: asyncio.AbstractEventLoop
-        self._lines = [_Line(self, index) for index in range(n)]
-        self._up = list(self._lines)
         self._turn = 0
-        self._closing = False
+        self._closing = self._broken = False
         self._gone = asyncio.Event()
         self._watch: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[object]] = set()
-        for line in self._lines:
-            self._launch(line)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._beats = Beats(n, len(setup.endpoints))
+        self._launch_fd = store_launch(Launch(setup, n, tuple(cpus), os.getpid(), self._beats.fd, bodies.fds))
+        self._inherited = (self._beats.fd, *bodies.fds)
+        self._lines = [Line(self, index) for index in range(n)]
+        self._up = list(self._lines)  # those with a process
+        try:
+            for line in self._lines:
+                line.spawn(self._launch_fd, self._inherited)
+        except OSError as error:
+            self._abandon()
+            raise RunFailed(f"{line.index} of {n} worker processes could be started: {error}") from error
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes' ids, by worker; of those that have a process."""
+        return [line.process.pid for line in self._lines if line.process is not None]
 
     # ---- Worker
 
@@ -155,9 +90,8 @@ class ProcessWorkers:
         self.sink = sink
         self._loop = asyncio.get_running_loop()
         for line in self._lines:
-            self._attach(line)
-        self._watch_due_s = self._loop.time() + 1.0
-        self._watch = self._loop.call_at(self._watch_due_s, self._look)
+            self._do(self._attach(line))
+        self._schedule_look()
 
     def submit(self, attempt_id: int, sample_index: int, server: int, fresh: bool = False) -> None:
         """Give the attempt to the next process."""
@@ -166,13 +100,13 @@ class ProcessWorkers:
         if turn >= len(up):
             turn = 0
         self._turn = turn
-        line = up[turn] if up else self._lines[0]
+        line = up[turn] if up else self._without_process()
         line.open[attempt_id] = None
         line.attempts += wire.ATTEMPT.pack(attempt_id, sample_index, server, fresh)
 
     def flush(self) -> None:
         """Write the batches."""
-        for line in self._lines:
+        for line in self._up:
             if line.attempts:
                 line.flush()
 
@@ -195,28 +129,26 @@ class ProcessWorkers:
 
     async def close(self) -> None:
         """Have the processes close their connections and report their cost; kill those that do not."""
+        if self._closing:
+            return
         self._closing = True
         if self._watch is not None:
             self._watch.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks)  # connecting and reaping are short
         for line in self._lines:
             line.open.clear()
             if line.transport is not None:
                 line.write(wire.frame(wire.CLOSE))
-            elif line.alive:
-                line.sock.close()
-                line.alive = False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                while any(line.transport is not None for line in self._lines):
-                    self._gone.clear()
-                    await self._gone.wait()
+            else:
+                line.kill()  # nothing was begun there
+        await self._until_gone(_CLOSE_S)
         for line in self._lines:
-            if line.process is not None:
-                await self._end(line.process)
-        self._beats.close()
+            if line.transport is not None:
+                line.kill()  # which ends the connection
+        await self._until_gone(_CLOSE_S)
+        processes = [line.process for line in self._lines if line.process is not None]
+        await asyncio.gather(*(ended(process, _CLOSE_S) for process in processes))
+        self._close_descriptors()
 
     def reports(self) -> list[dict[str, float]]:
         """After `close`: ``cpu_s`` and ``busy`` (share of time) of each process that could still tell."""
@@ -224,87 +156,113 @@ class ProcessWorkers:
 
     # ---- life and death of the processes
 
-    def _launch(self, line: _Line) -> None:
-        ours, theirs = socket.socketpair()
-        fds = (theirs.fileno(), self._beats.fd, *self._bodies.fds)
-        path = os.pathsep.join(part for part in sys.path if part)
-        process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-P", "-m", "lbrun.workers.process", str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=fds,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        theirs.close()
-        cpu = self._cpus[line.index % len(self._cpus)] if self._cpus else None
-        launch = Launch(self._setup, line.index, len(self._lines), self._beats.fd, self._bodies.fds, cpu)
-        send_launch(ours, launch)
-        ours.setblocking(False)
-        line.launch(ours, process)
-
-    def _attach(self, line: _Line) -> None:
-        task = self._loop.create_task(self._loop.create_connection(lambda: line, sock=line.sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def lost(self, line: _Line) -> None:
-        """A line's socket has closed (called by the line)."""
+    def lost(self, line: Line) -> None:
+        """A line's socket has closed (called by the line): replace its process, or say that all is over."""
         self._gone.set()
         if self._closing:
             return
-        how = self._reap(line)
-        if line in self._up:
-            self._up.remove(line)
-        log.error("worker process %d ended (%s) with %d attempts open", line.index, how, len(line.open))
-        self._fail_open(line, how)
-        if line.restarts >= _RESTARTS:
-            self._on_broken(f"worker process {line.index} ended twice, last by {how}")
-            return
+        process, killed_for, n_open = line.process, line.killed_for, len(line.open)
+        self._up.remove(line)
+        line.process = None
+        line.fail_open("its worker process ended")
+        trouble = ""
+        if line.restarts < _RESTARTS:
+            trouble = self._replace(line)
+        else:
+            trouble = "it had been started again before"
+
+        async def reap() -> None:
+            how = "" if process is None else await ended(process, _DEATH_S)
+            reason = f"worker process {line.index} ended {killed_for or how}"
+            log.error("%s, with %d attempts open; %s", reason, n_open, trouble or "another takes its place")
+            if trouble:
+                self._break(f"{reason}; {trouble}")
+
+        self._do(reap())
+
+    def _replace(self, line: Line) -> str:
+        """Give the line another process; returns why that cannot be done, "" if it can."""
         line.restarts += 1
-        self._launch(line)
-        self._attach(line)
-        self._up.append(line)
-
-    def _fail_open(self, line: _Line, how: str) -> None:
-        now_ns = time.monotonic_ns()
-        ids = list(line.open)
-        line.open.clear()
-        for attempt_id in ids:
-            failure = AttemptFailure(FailureKind.WORKER_DIED, f"its worker process ended ({how})", now_ns)
-            self.sink.failed(attempt_id, failure)
-
-    def _reap(self, line: _Line) -> str:
-        process = line.process
-        if process is None:
-            return "never started"
         try:
-            status = process.wait(timeout=0.5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            status = process.wait()
-        return signal.Signals(-status).name if status < 0 else f"status {status}"
+            line.spawn(self._launch_fd, self._inherited)
+        except OSError as error:
+            return f"another could not be started: {error}"
+        self._up.append(line)
+        self._do(self._attach(line))
+        return ""
 
-    async def _end(self, process: subprocess.Popen[bytes]) -> None:
-        deadline_s = time.monotonic() + _CLOSE_S
-        while process.poll() is None and time.monotonic() < deadline_s:  # noqa: ASYNC110 - the run is over
-            await asyncio.sleep(0.01)
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+    async def _attach(self, line: Line) -> None:
+        try:
+            await line.attach()
+        except OSError as error:
+            line.kill(f"since it could not be connected to: {error}")
+            line.connection_lost(error)
 
-    def _look(self) -> None:
-        """Once a second: end a process that hangs."""
-        now_s = self._loop.time()
-        late_s = now_s - self._watch_due_s
-        self._watch_due_s = now_s + 1.0
-        self._watch = self._loop.call_at(self._watch_due_s, self._look)
-        if late_s > 1.0:
+    def _break(self, reason: str) -> None:
+        if self._broken or self._closing:
+            return
+        self._broken = True
+        self._on_broken(reason)
+        if not self._up:
+            self._refuse()
+
+    def _without_process(self) -> Line:
+        """Where an attempt goes when no process is left: it fails, if not at once, then with the run."""
+        if self._broken:
+            self._loop.call_soon(self._refuse)
+        return self._lines[0]
+
+    def _refuse(self) -> None:
+        self._lines[0].fail_open("no worker process is left")
+
+    def _schedule_look(self) -> None:
+        due_s = self._loop.time() + self._look_s
+        self._watch = self._loop.call_at(due_s, self._look, due_s)
+
+    def _look(self, due_s: float) -> None:
+        """Kill a process that hangs; its socket then tells of its end."""
+        late_s = self._loop.time() - due_s
+        self._schedule_look()
+        if late_s > self._look_s:
             return  # this process was held up itself, and the others may have been as well
         now_ns = time.monotonic_ns()
-        for line in list(self._up):
-            if line.transport is None and line.process is not None and line.process.poll() is not None:
-                line.connection_lost(None)  # it ended before it was connected to
-                continue
-            seen_ns = max(self._beats.last_beat_ns(line.index), line.started_ns)
-            if now_ns - seen_ns > SILENCE_S * 1e9 and line.process is not None:
-                log.error("worker process %d is silent for %g s: killed", line.index, SILENCE_S)
+        for line in self._up:
+            beat_ns = self._beats.last_beat_ns(line.index)
+            if beat_ns > line.started_ns:
+                silent_ns, bound_s = now_ns - beat_ns, self._silence_s
+            else:
+                silent_ns, bound_s = now_ns - line.started_ns, max(START_S, self._silence_s)
+            if silent_ns > bound_s * 1e9:
+                line.kill(f"(it was silent for {bound_s:g} s, and killed)")
+
+    # ---- ends
+
+    def _do(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _until_gone(self, within_s: float) -> None:
+        """Wait until all sockets have closed."""
+        try:
+            async with asyncio.timeout(within_s):
+                while any(line.transport is not None for line in self._lines):
+                    self._gone.clear()
+                    await self._gone.wait()
+        except TimeoutError:
+            pass
+
+    def _abandon(self) -> None:
+        """Take back what the constructor has begun."""
+        for line in self._lines:
+            if line.process is not None:
                 line.process.kill()
+                line.process.wait()
+        self._close_descriptors()
+
+    def _close_descriptors(self) -> None:
+        for line in self._lines:
+            if line.sock is not None:
+                line.sock.close()
+        os.close(self._launch_fd)
+        self._beats.close()

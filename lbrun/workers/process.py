@@ -1,7 +1,7 @@
-"""A worker process: ``python -m lbrun.workers.process FD``.
+"""A worker process: ``python -m lbrun.workers.process FD LAUNCH_FD INDEX``.
 
-FD is its end of a socket to the dispatcher's process: first the launch (`lbrun.workers.setup`), then frames
-(`lbrun.workers.wire`). When the socket closes, the process ends.
+FD is its end of a socket to the dispatcher's process, over which frames go (`lbrun.workers.wire`); LAUNCH_FD
+says what to be (`lbrun.workers.setup`), INDEX which of the workers. When the socket closes, the process ends.
 """
 
 from __future__ import annotations
@@ -13,27 +13,29 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
 import time
 from typing import cast
 
 import msgspec
 
-from lbrun.attempt import AttemptFailure, AttemptResult
+from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind
+from lbrun.embedded.lifeline import die_with_parent
 from lbrun.formats import make_format
 from lbrun.transport import InlineWorker, make_ssl_context, raise_descriptor_limit
 from lbrun.workers import wire
 from lbrun.workers.beats import BEAT_S, Beats
 from lbrun.workers.bodies import SharedBodies
-from lbrun.workers.setup import Launch, receive_launch
+from lbrun.workers.setup import Launch, load_launch
 
 
 class _Process(asyncio.Protocol):
     """Between the socket and the attempt loop: an `AttemptSink` that packs what it is told."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, index: int) -> None:
         setup = launch.setup
-        self._index = launch.index
+        self._index = index
         self._n_servers = len(setup.endpoints)
         self._beats = Beats(launch.n_workers, self._n_servers, launch.beats_fd)
         self._worker = InlineWorker(
@@ -41,7 +43,7 @@ class _Process(asyncio.Protocol):
             SharedBodies(*launch.bodies_fds),
             make_format(setup.format_name, setup.options),
             timeouts=setup.timeouts,
-            limits=setup.limits,
+            limits=launch.limits,
             tls=make_ssl_context(setup.ca_file) if any(e.tls for e in setup.endpoints) else None,
         )
         self._frames = wire.Frames()
@@ -107,7 +109,11 @@ class _Process(asyncio.Protocol):
         code = self._words.get(answer.finish_reason)
         if code is None:
             code = self._learn(answer.finish_reason)
-        record = wire.pack_result(attempt_id, result, code)
+        try:
+            record = wire.pack_result(attempt_id, result, code)
+        except struct.error:
+            self.failed(attempt_id, _uncountable(result))
+            return
         if answer.payload is None:
             self._done += record
         else:
@@ -149,7 +155,8 @@ class _Process(asyncio.Protocol):
         self._flush_due = False
         self._gather()
         if self._out:
-            self._transport.write(bytes(self._out))
+            if not self._transport.is_closing():  # the dispatcher wants to hear no more, or is gone
+                self._transport.write(bytes(self._out))
             self._out.clear()
 
     # ---- life
@@ -169,13 +176,27 @@ class _Process(asyncio.Protocol):
         await self._worker.close()
 
 
+def _uncountable(result: AttemptResult) -> AttemptFailure:
+    answer = result.answer
+    return AttemptFailure(
+        kind=FailureKind.MALFORMED,
+        message=f"the server counts {answer.n_tokens} output and {answer.n_input_tokens} input tokens",
+        at_ns=result.done_ns,
+        sent_ns=result.sent_ns,
+        sent=True,
+        any_byte=True,
+        status=200,
+        first_token_ns=result.first_token_ns,
+    )
+
+
 def _cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
-async def _run(sock: socket.socket, launch: Launch) -> None:
-    process = _Process(launch)
+async def _run(sock: socket.socket, launch: Launch, index: int) -> None:
+    process = _Process(launch, index)
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: process, sock=sock)
     await process.ended.wait()
@@ -186,19 +207,20 @@ def main() -> None:
     """Run until the dispatcher's process closes the socket."""
     import uvloop
 
+    fd, launch_fd, index = map(int, sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C means
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    launch = load_launch(launch_fd)
+    # the end of the socket tells the same, but not to a process that is stopped
+    die_with_parent(launch.parent_pid)
     raise_descriptor_limit()
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    try:
-        launch = receive_launch(sock)
-    except EOFError:
-        return
-    if launch.cpu is not None:
-        os.sched_setaffinity(0, {launch.cpu})
+    cpu = launch.cpu(index)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
+    sock = socket.socket(fileno=fd)
     sock.setblocking(False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(sock, launch))
+        runner.run(_run(sock, launch, index))
 
 
 if __name__ == "__main__":

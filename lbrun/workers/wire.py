@@ -31,7 +31,7 @@ ATTEMPT = struct.Struct("<QIIB")
 ATTEMPT_ID = struct.Struct("<Q")
 SERVER = struct.Struct("<I")
 FIRST_TOKEN = struct.Struct("<Qq")
-RESULT = struct.Struct("<QqqqqIIB")
+RESULT = struct.Struct("<QqqqqqqB")
 
 ATTEMPTS, CANCEL, EVICT, CLOSE = 1, 2, 3, 4
 FIRST, FIRST_WITH, DONE, DONE_WITH, FAILED, WORD, REPORT = 11, 12, 13, 14, 15, 16, 17
@@ -49,31 +49,44 @@ def frame(kind: int, payload: bytes | bytearray = b"") -> bytes:
 
 
 class Frames:
-    """Cuts a byte stream into frames, fed in any split."""
+    """Cuts a byte stream into frames, fed in any split. Where `handle` raises, the stream is lost with it."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_rest", "_wanted")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # the beginning of a frame
+        self._wanted = 0  # its whole length, or that of its header
 
     def feed(self, data: bytes, handle: Callable[[int, memoryview], None]) -> None:
-        """Take the next bytes; handle(kind, payload) is called for each frame that they complete."""
+        """Take the next bytes; handle(kind, payload) is called for each frame that they complete.
+
+        The payload is a view into a buffer of its own, which lives as long as the view.
+        """
+        whole: bytes | bytearray = data
         if self._rest:
-            data = self._rest + data
-        view, at, size = memoryview(data), 0, len(data)
+            self._rest += data
+            if len(self._rest) < self._wanted:
+                return  # so that a large frame in many pieces is not copied for each of them
+            whole, self._rest = self._rest, bytearray()
+        view, at, size = memoryview(whole), 0, len(whole)
+        wanted = HEADER.size
         while size - at >= HEADER.size:
-            kind, length = HEADER.unpack_from(data, at)
+            kind, length = HEADER.unpack_from(whole, at)
             end = at + HEADER.size + length
             if end > size:
+                wanted += length
                 break
             handle(kind, view[at + HEADER.size : end])
             at = end
-        self._rest = data[at:]
+        if at < size:
+            self._rest, self._wanted = bytearray(view[at:]), wanted
 
 
 def pack_failure(attempt_id: int, failure: AttemptFailure) -> bytes:
     """The payload of a FAILED frame."""
-    return _encode_failure((attempt_id, failure))
+    # JSON can bring lone surrogates into a server's words, which no encoding of text can carry
+    message = failure.message.encode("utf-8", "replace").decode("utf-8")
+    return _encode_failure((attempt_id, failure._replace(message=message)))
 
 
 def unpack_failure(payload: memoryview) -> tuple[int, AttemptFailure]:
@@ -82,7 +95,10 @@ def unpack_failure(payload: memoryview) -> tuple[int, AttemptFailure]:
 
 
 def pack_result(attempt_id: int, result: AttemptResult, finish_code: int) -> bytes:
-    """A record of a DONE frame, or the head of a DONE_WITH frame."""
+    """A record of a DONE frame, or the head of a DONE_WITH frame.
+
+    Raises struct.error where a server's counts are beyond 64 bits.
+    """
     sent_ns, first_byte_ns, first_token_ns, done_ns, answer = result
     return RESULT.pack(
         attempt_id, sent_ns, first_byte_ns, first_token_ns, done_ns,
