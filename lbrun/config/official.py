@@ -44,6 +44,11 @@ class Benchmark:
     sampling_accuracy: Mapping[str, Any] = field(default_factory=dict)
     own_template: bool = False
 
+    @property
+    def token_latencies(self) -> bool:
+        """Whether the limits are those of tokens, and LoadGen counts tokens."""
+        return self.limits["server"].ttft_ms is not None
+
 
 BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     {
@@ -79,8 +84,8 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
     }
 )
 
-# Keys of user.conf that a submission sets by itself, or that are compared below.
-_FREE_KEYS = {"target_qps", "coalesce_queries", "server_coalesce_queries", "use_token_latencies"}
+# Keys of user.conf that a submission sets by itself, and those that are compared below.
+_FREE_KEYS = {"target_qps", "coalesce_queries"}
 _COMPARED = {
     "min_duration": ("min_duration_s", 1e-3),
     "max_duration": ("max_duration_s", 1e-3),
@@ -96,10 +101,13 @@ _COMPARED = {
 }
 
 
-def relaxed_rules(settings: RunSettings, user_conf: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def relaxed_rules(
+    settings: RunSettings, user_conf: Mapping[str, str] | None = None, *, n_samples: int | None = None
+) -> tuple[str, ...]:
     """The rules that a run relaxes, one short phrase each; empty for an official run.
 
     user_conf: LoadGen keys and values of the user's own user.conf, those that apply to this test.
+    n_samples: of the data set as it was read; None where it was not.
     """
     benchmark = BENCHMARKS.get(settings.model.mlperf_name)
     if benchmark is None:
@@ -113,23 +121,23 @@ def relaxed_rules(settings: RunSettings, user_conf: Mapping[str, str] | None = N
                 values[name] = float(text) * scale
             except ValueError:
                 other.append(key)
+        elif key == "use_token_latencies":
+            if text != str(int(benchmark.token_latencies)):
+                other.append(f"{key} to {text}")
         elif key not in _FREE_KEYS:
             other.append(key)
     return (
         *_pool(settings),
-        *_data(settings, benchmark),
+        *_data(settings, benchmark, n_samples),
         *(_length(settings, benchmark, values) if settings.mode == "performance" else ()),
         *_latencies(settings, benchmark, values),
         *_seeds(values),
         *_sampling(settings, benchmark),
         *_prompt(settings, benchmark),
         *(f"user.conf sets {key}" for key in other),
+        # whose settings LoadGen puts over all others: a test of its own, and no performance result
+        *(("a compliance test by audit.config",) if settings.scenario.audit_conf is not None else ()),
     )
-
-
-def is_official(settings: RunSettings, user_conf: Mapping[str, str] | None = None) -> bool:
-    """Whether the run keeps all the rules that are checked here."""
-    return not relaxed_rules(settings, user_conf)
 
 
 def _pool(s: RunSettings) -> Iterator[str]:
@@ -139,7 +147,7 @@ def _pool(s: RunSettings) -> Iterator[str]:
         yield "servers may join late"
 
 
-def _data(s: RunSettings, benchmark: Benchmark) -> Iterator[str]:
+def _data(s: RunSettings, benchmark: Benchmark, n_samples: int | None) -> Iterator[str]:
     if s.mode == "accuracy":
         samples = benchmark.accuracy_samples
     else:
@@ -151,8 +159,11 @@ def _data(s: RunSettings, benchmark: Benchmark) -> Iterator[str]:
         own = s.dataset.accuracy_path
     if own is None:
         yield "lbrun's sample data instead of the official data set"
-    if s.dataset.max_samples is not None and s.dataset.max_samples < samples:
-        yield f"{s.dataset.max_samples:,} samples of the data set instead of {samples:,}"
+    elif n_samples is None:
+        if s.dataset.max_samples is not None and s.dataset.max_samples < samples:
+            yield f"{s.dataset.max_samples:,} samples of the data set instead of {samples:,}"
+    elif n_samples != samples:
+        yield f"a data set of {n_samples:,} samples instead of {samples:,}"
 
 
 def _length(s: RunSettings, benchmark: Benchmark, values: Mapping[str, Any]) -> Iterator[str]:

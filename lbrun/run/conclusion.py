@@ -78,7 +78,7 @@ def conclude(
     )
     if judgement.verdict is Verdict.FAILED:
         set_aside(run_dir / "mlperf")
-    relaxed = relaxed_rules(settings, _user_conf(settings))
+    relaxed = relaxed_rules(settings, _user_conf(settings), n_samples=report.get("dataset_samples"))
     client = dict(report.get("client", {}))
     if client and settings.scenario.loadgen == "Server" and measured.overall.queue_ms is not None:
         spread = measured.overall.queue_ms

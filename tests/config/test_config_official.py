@@ -9,7 +9,7 @@ import pytest
 from config_samples import changed
 
 from lbrun.config import RunSettings, load_settings
-from lbrun.config.official import is_official, relaxed_rules
+from lbrun.config.official import relaxed_rules
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def settings(data: Path | None, **values: Any) -> RunSettings:
 
 
 def test_a_run_that_changes_nothing_is_official(data: Path) -> None:
-    assert is_official(settings(data))
+    assert relaxed_rules(settings(data)) == ()
     assert relaxed_rules(settings(data, mode="accuracy")) == ()
 
 
@@ -66,7 +66,7 @@ def test_each_relaxed_rule_is_named(data: Path, values: dict[str, Any], phrase: 
     ],
 )
 def test_stricter_or_free_values_relax_nothing(data: Path, values: dict[str, Any]) -> None:
-    assert is_official(settings(data, **values))
+    assert relaxed_rules(settings(data, **values)) == ()
 
 
 def test_an_embedded_trial_says_so() -> None:
@@ -81,7 +81,7 @@ def test_an_embedded_trial_says_so() -> None:
 
 def test_the_users_user_conf_counts_and_wins(data: Path) -> None:
     run = settings(data, scenario__min_duration_s=10)
-    assert is_official(run, {"min_duration": "600000", "target_qps": "12"})
+    assert relaxed_rules(run, {"min_duration": "600000", "target_qps": "12"}) == ()
     assert relaxed_rules(settings(data), {"min_duration": "60000"}) == (
         "minimum duration 60 s instead of 600 s",
     )
@@ -90,6 +90,29 @@ def test_the_users_user_conf_counts_and_wins(data: Path) -> None:
     )
     assert relaxed_rules(settings(data, **SERVER), {"target_latency_percentile": "90"}) == (
         "limits at the 90th percentile instead of the 99th",
+    )
+
+
+def test_token_latencies_are_the_benchmarks_own(data: Path) -> None:
+    assert relaxed_rules(settings(data), {"use_token_latencies": "1"}) == ()
+    assert relaxed_rules(settings(data), {"use_token_latencies": "0"}) == (
+        "user.conf sets use_token_latencies to 0",
+    )
+
+
+def test_a_data_file_of_another_size_is_not_the_official_one(data: Path) -> None:
+    assert relaxed_rules(settings(data), n_samples=13_368) == ()
+    assert relaxed_rules(settings(data), n_samples=10) == ("a data set of 10 samples instead of 13,368",)
+    assert relaxed_rules(settings(data, dataset__max_samples=10), n_samples=10) == (
+        "a data set of 10 samples instead of 13,368",
+    )
+
+
+def test_a_compliance_test_is_no_performance_result(data: Path, tmp_path: Path) -> None:
+    audit = tmp_path / "audit.config"
+    audit.write_text("*.*.mode = 2\n")
+    assert relaxed_rules(settings(data, scenario__audit_conf=str(audit))) == (
+        "a compliance test by audit.config",
     )
 
 
