@@ -226,9 +226,9 @@ def loadgen_settings(settings: RunSettings, n_samples: int) -> LoadGenSettings:
         "schedule_rng_seed": values.schedule_seed,
     }
     official = settings.model.official
-    if n_samples != official.performance_samples:
+    if n_samples != official.performance_samples:  # LoadGen sizes what it loads by it, in both modes
         conf["performance_sample_count_override"] = n_samples
-    if n_samples != official.accuracy_samples:
+    if settings.mode == "accuracy" and n_samples != official.accuracy_samples:
         conf["accuracy_sample_count_override"] = n_samples
     return LoadGenSettings(
         model=settings.loadgen_model_name,

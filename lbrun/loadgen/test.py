@@ -31,8 +31,8 @@ class LoadGenSettings:
     """A test, in LoadGen's words.
 
     model: the name in mlperf.conf, e.g. ``llama3_1-8b-interactive``. scenario: Offline or Server. mode:
-    performance or accuracy. values: keys of user.conf, in its units. samples: of the dataset;
-    performance_samples: how many of them fit into memory, all by default.
+    performance or accuracy. values: keys of user.conf, in its units. samples: of the dataset, all of
+    which are in memory.
     """
 
     model: str
@@ -40,7 +40,6 @@ class LoadGenSettings:
     mode: str
     samples: int
     values: Mapping[str, int | float]
-    performance_samples: int | None = None
     coalesce_queries: bool | None = None
     user_conf: Path | None = None
     audit_conf: Path | None = None
@@ -117,9 +116,9 @@ class LoadGenTest:
         return out
 
     @property
-    def uses_token_latencies(self) -> bool:
-        """Whether LoadGen wants first tokens and token counts."""
-        return bool(self.test_settings.use_token_latencies)
+    def uses_first_tokens(self) -> bool:
+        """Whether LoadGen wants to hear of each sample's first token."""
+        return self.settings.scenario == "Server" and bool(self.test_settings.use_token_latencies)
 
     def latency_limits_ms(self) -> dict[str, float]:
         """LoadGen's limits that are in force, by name; empty in Offline and accuracy runs."""
@@ -166,9 +165,8 @@ class LoadGenTest:
         log_settings = lg.LogSettings()
         log_settings.log_output = log_output
         log_settings.enable_trace = False
-        performance = min(settings.performance_samples or settings.samples, settings.samples)
         sut = lg.ConstructSUT(on_issue, lambda: None)
-        qsl = lg.ConstructQSL(settings.samples, performance, on_load, on_unload)
+        qsl = lg.ConstructQSL(settings.samples, settings.samples, on_load, on_unload)
         try:
             lg.StartTestWithLogSettings(sut, qsl, self.test_settings, log_settings, str(self._audit_conf))
         finally:

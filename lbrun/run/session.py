@@ -21,7 +21,7 @@ from lbrun import build
 from lbrun.balance import Pool, Transition
 from lbrun.config import RunSettings
 from lbrun.dispatch.dispatcher import Dispatcher
-from lbrun.errors import Interrupted
+from lbrun.errors import ConfigError, Interrupted
 from lbrun.loadgen.test import LoadGenPort, LoadGenTest
 from lbrun.results.events import EventLog
 from lbrun.results.outputs import OutputLog
@@ -53,6 +53,7 @@ class Session:
         self._warnings: list[str] = []
         self._test_error: str | None = None
         self._dispatcher: Dispatcher | None = None
+        self._n_samples = 0
         self.loadgen_running = False
 
     async def run(self) -> dict[str, Any]:
@@ -71,6 +72,12 @@ class Session:
         prepared = build.prepare_samples(settings)
         test = LoadGenTest(build.loadgen_settings(settings, len(prepared.bodies)), self._run_dir / "mlperf")
         self._warnings += [*test.notes, *build.notes(settings, prepared.request_format)]
+        self._n_samples = len(prepared.bodies)
+        if test.uses_first_tokens and not settings.streaming:
+            raise ConfigError(
+                f"scenario.stream: LoadGen wants the time of {settings.model.name}'s first tokens in the "
+                f"{settings.scenario.name} scenario, which only a stream tells; leave it at null"
+            )
         start_ns = time.monotonic_ns()
         events = EventLog(self._run_dir, start_ns)
         parts = build.make_parts(settings, self._urls, prepared, self._worker_broken)
@@ -277,7 +284,7 @@ class Session:
             "interrupted": interrupted,
             "duration_s": duration_s,
             "loadgen_ended": not self.loadgen_running,
-            "expected_samples": test.expected_samples(),
+            "dataset_samples": self._n_samples,
         }
 
 
