@@ -8,17 +8,24 @@ import site
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import lbrun
 from lbrun.embedded.binding import bind
 from lbrun.embedded.settings import EmbeddedSettings
 
 _END_TIMEOUT_S = 3.0  # a server that has not ended by then is killed
+
+Bind: TypeAlias = Callable[[int, int], socket.socket]
+
+
+def _on_loopback(index: int, port: int) -> socket.socket:
+    return bind(port)
 
 
 class EmbeddedPool:
@@ -28,11 +35,14 @@ class EmbeddedPool:
     None of them outlives this process, however that ends (see `lbrun.embedded.lifeline`), and the
     terminal's Ctrl-C does not reach them: they are in sessions of their own, `stop` ends them.
 
+    bind: makes the socket of server `index`, bound to `port` (0: any free one) and not listening; for servers
+    in a network of their own.
+
     Methods are meant for one thread at a time.
     """
 
-    def __init__(self, settings: EmbeddedSettings, log_dir: Path) -> None:
-        self._settings = settings
+    def __init__(self, settings: EmbeddedSettings, log_dir: Path, *, bind: Bind = _on_loopback) -> None:
+        self._settings, self._bind = settings, bind
         self._log_dir = log_dir
         self._held: list[socket.socket] = []
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -47,7 +57,7 @@ class EmbeddedPool:
         self._launcher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedded-launcher")
         try:
             for index in range(self._settings.count):
-                self._held.append(bind(0))
+                self._held.append(self._bind(index, 0))
                 self._processes.append(self._launch(index))
         except BaseException:
             self.stop()
@@ -57,7 +67,7 @@ class EmbeddedPool:
     @property
     def urls(self) -> list[str]:
         """The servers' base URLs."""
-        return [f"http://127.0.0.1:{held.getsockname()[1]}" for held in self._held]
+        return ["http://{}:{}".format(*held.getsockname()) for held in self._held]
 
     def pid(self, index: int) -> int:
         """The process id of a server, also of one that has ended."""
@@ -114,7 +124,7 @@ class EmbeddedPool:
         port = self._held[index].getsockname()[1]
         assert self._launcher is not None  # noqa: S101 - for the type checker: start() has set it
         with ExitStack() as stack:
-            bound = stack.enter_context(bind(port))
+            bound = stack.enter_context(self._bind(index, port))
             log = stack.enter_context((self._log_dir / f"embedded-{index}.log").open("ab"))
             command = [sys.executable, "-P", "-m", "lbrun.embedded"]
             command += ["--fd", str(bound.fileno()), "--parent-pid", str(os.getpid())]

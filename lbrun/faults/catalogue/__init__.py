@@ -1,0 +1,17 @@
+"""Every scenario, in the order of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lbrun.faults.catalogue import answers, client, network, processes, statuses, tls
+from lbrun.faults.scenario import Scenario
+
+CATALOGUE: Sequence[Scenario] = (
+    *processes.SCENARIOS,
+    *answers.SCENARIOS,
+    *statuses.SCENARIOS,
+    *tls.SCENARIOS,
+    *network.SCENARIOS,
+    *client.SCENARIOS,
+)

@@ -1,0 +1,242 @@
+"""Servers that say no: statuses, readiness, models, and health that disagrees with completions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+from lbrun.errors import EXIT_FAILED
+from lbrun.faults.catalogue.answers import from_the_start, until_out
+from lbrun.faults.evidence import Evidence
+from lbrun.faults.scenario import BACK_WITHIN_S, HUNG_OUT_WITHIN_S, Expected, Mode, Scenario
+from lbrun.faults.stage import Stage
+
+_OUT = Expected(out_within_s=HUNG_OUT_WITHIN_S)
+_OUT_AND_BACK = Expected(out_within_s=HUNG_OUT_WITHIN_S, back_within_s=BACK_WITHIN_S)
+_STAYS = Expected(stays_in=True)
+_EVERYWHERE = (0, 1, 2)
+_THROTTLED_S = 3.0
+
+
+def _struck_to_the_end(stage: Stage, fault: str, *servers: int) -> None:
+    stage.start()
+    stage.until_busy(*servers)
+    for server in servers:
+        stage.servers.have(server, fault)
+
+
+def _excluded(fault: str, about: str) -> Scenario:
+    """One server refuses what the others serve: it is excluded by name, for good."""
+
+    def act(stage: Stage) -> None:
+        stage.start()
+        stage.until_busy(stage.VICTIM)
+        stage.strike(stage.VICTIM, fault)
+        stage.until_out(stage.VICTIM)
+
+    def check(evidence: Evidence) -> list[str]:
+        state = evidence.result["servers"][Stage.VICTIM]["state"]
+        return [] if state == "excluded" else [f"the server is {state} at the end, not excluded"]
+
+    return Scenario(name=f"{fault}_on_one", about=about, act=act, expected=_OUT, check=check)
+
+
+def _throttled(name: str, about: str, value: str) -> Scenario:
+    def act(stage: Stage) -> None:
+        date = datetime.now(UTC) + timedelta(seconds=_THROTTLED_S)
+        retry_after = format_datetime(date, usegmt=True) if value == "date" else value
+        stage.start()
+        stage.until_busy(stage.VICTIM)
+        stage.servers.have(stage.VICTIM, f"status_429={retry_after}")
+        stage.linger(_THROTTLED_S)
+        stage.servers.heal(stage.VICTIM)
+
+    return Scenario(name=name, about=about, act=act, expected=_STAYS)
+
+
+def _throttled_everywhere(stage: Stage) -> None:
+    stage.start()
+    stage.until_busy(*_EVERYWHERE)
+    for server in _EVERYWHERE:
+        stage.servers.have(server, "status_429=1")
+    stage.linger(_THROTTLED_S)
+    for server in _EVERYWHERE:
+        stage.servers.heal(server)
+
+
+def _refused_everywhere(fault: str) -> Scenario:
+    def act(stage: Stage) -> None:
+        stage.start()
+        stage.until_busy(*_EVERYWHERE)
+        stage.breaks()
+        for server in _EVERYWHERE:
+            stage.servers.have(server, fault)
+
+    status = fault.removeprefix("status_")
+    expected = Expected(
+        exit_status=frozenset({EXIT_FAILED}),
+        lost=(1, None),
+        stays_in=True,
+        says=("refused by every server", status),
+        ends_within_s=10.0,
+    )
+    about = f"every server answers {status} from some moment on: the run ends with that error, all stay in"
+    return Scenario(name=f"{fault}_on_all", about=about, act=act, expected=expected)
+
+
+def _one_sample_refused(stage: Stage) -> None:
+    _struck_to_the_end(stage, "status_422*0.02", *_EVERYWHERE)
+
+
+def _loading_again(stage: Stage) -> None:
+    stage.start()
+    stage.until_busy(stage.VICTIM)
+    stage.strike(stage.VICTIM, "status_503_loading")
+    stage.until_out(stage.VICTIM)
+    stage.linger(2.0)
+    stage.heal(stage.VICTIM)
+    stage.until_back(stage.VICTIM)
+
+
+def _health_fails(stage: Stage) -> None:
+    stage.start()
+    stage.until_busy(stage.VICTIM)
+    stage.servers.have(stage.VICTIM, "health_fails")
+
+
+def _left_out(evidence: Evidence) -> list[str]:
+    victim = evidence.result["servers"][Stage.VICTIM]
+    wrong = [] if victim["state"] == "excluded" else [f"the server is {victim['state']}, not excluded"]
+    return wrong + ([f"it got {victim['requests']} requests"] if victim["requests"] else [])
+
+
+def _redirect_not_followed(evidence: Evidence) -> list[str]:
+    """The redirected requests are failed attempts; had they been followed, their answer was a 404."""
+    messages = {
+        attempt["message"]
+        for row in evidence.rows
+        for attempt in row["attempts"] or ()
+        if attempt["failure"] is not None and attempt["server"] == evidence.urls[Stage.VICTIM]
+    }
+    return [f"it failed with {m!r}" for m in messages if "307" not in m and "taken back" not in m]
+
+
+def _ready_late(stage: Stage) -> None:
+    stage.servers.have(stage.VICTIM, "status_503_loading")
+    stage.start()
+    stage.until_busy(0)
+    stage.linger(3.0)
+    stage.breaks(stage.VICTIM)
+    stage.servers.heal(stage.VICTIM)
+    stage.mends(stage.VICTIM)
+    stage.until_back(stage.VICTIM)
+
+
+def _joined(evidence: Evidence) -> list[str]:
+    return (
+        []
+        if evidence.result["servers"][Stage.VICTIM]["completed"]
+        else ["it got no work after it had joined"]
+    )
+
+
+SCENARIOS = (
+    Scenario(
+        name="status_500",
+        about="one of three servers answers 500",
+        act=until_out("status_500"),
+        expected=_OUT_AND_BACK,
+    ),
+    Scenario(
+        name="status_500_on_30_percent",
+        about="every server answers 30 % of its requests with 500",
+        act=from_the_start("status_500*0.3"),
+        expected=Expected(attempts_per_sample=1.7),
+        bound_s=90.0,
+    ),
+    _throttled("status_429_seconds", "one server answers 429 for 3 s, Retry-After: 1", "1"),
+    _throttled("status_429_date", "one server answers 429 for 3 s, Retry-After a date", "date"),
+    _throttled("status_429_junk", "one server answers 429 for 3 s, Retry-After: soon", "soon"),
+    Scenario(
+        name="status_429_on_all",
+        about="every server answers 429 for 3 s, Retry-After: 1",
+        act=_throttled_everywhere,
+        expected=_STAYS,
+    ),
+    Scenario(
+        name="status_503_loading",
+        about="one server loads again in the middle of the run: 503 for requests and health",
+        act=_loading_again,
+        expected=_OUT_AND_BACK,
+    ),
+    _excluded("status_401", "one server answers 401 from some moment on"),
+    _excluded("wrong_model", "one server changes its model: the right name gets 404"),
+    Scenario(
+        name="status_400_on_one",
+        about="one server answers 400 to what the others serve",
+        act=until_out("status_400"),
+        expected=_OUT_AND_BACK,
+        quick=True,
+    ),
+    _refused_everywhere("status_400"),
+    _refused_everywhere("status_422"),
+    Scenario(
+        name="status_422_on_some_requests",
+        about="every server refuses 2 % of its requests with 422, others serve the same: nobody is taken out",
+        act=_one_sample_refused,
+        expected=_STAYS,
+    ),
+    Scenario(
+        name="redirect",
+        about="one server answers with redirects, which are not followed",
+        act=until_out("redirect"),
+        expected=_OUT_AND_BACK,
+        check=_redirect_not_followed,
+    ),
+    Scenario(
+        name="health_fails",
+        about="one server's health fails, its completions are fine",
+        act=_health_fails,
+        expected=_STAYS,
+    ),
+    Scenario(
+        name="completions_fail",
+        about="one server's completions fail, its health is fine",
+        act=until_out("health_ok_completions_fail"),
+        expected=_OUT_AND_BACK,
+    ),
+    Scenario(
+        name="wrong_model_from_the_start",
+        about="one server lists another model",
+        act=from_the_start("wrong_model", servers=(Stage.VICTIM,)),
+        expected=Expected(says=("another/model",)),
+        modes=(Mode.OFFLINE,),
+        check=_left_out,
+        samples=512,
+    ),
+    Scenario(
+        name="never_ready",
+        about="one server never becomes ready",
+        act=from_the_start("status_503_loading", servers=(Stage.VICTIM,)),
+        overrides=("servers.settle_s=1",),
+        modes=(Mode.OFFLINE,),
+        check=_left_out,
+        samples=512,
+    ),
+    Scenario(
+        name="none_ready",
+        about="no server becomes ready within 3 s: no test, exit status 1",
+        act=from_the_start("status_503_loading"),
+        overrides=("servers.ready_timeout_s=3",),
+        expected=Expected(exit_status=frozenset({EXIT_FAILED}), says=("No API servers became ready", "503")),
+        modes=(Mode.OFFLINE,),
+    ),
+    Scenario(
+        name="ready_late",
+        about="one server loads for 3 s more than the others, and joins the run",
+        act=_ready_late,
+        overrides=("servers.settle_s=0.5",),
+        samples=2048,
+        check=_joined,
+    ),
+)

@@ -1,0 +1,95 @@
+"""Carries out one scenario: stage, run, faults, end, evidence, verdict."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from lbrun.embedded.settings import EmbeddedSettings
+from lbrun.faults.command import NotInTimeError
+from lbrun.faults.evidence import Evidence
+from lbrun.faults.invariants import check_cut, check_expected, check_run, completed_twice, false_successes
+from lbrun.faults.scenario import Mode, Row, Scenario
+from lbrun.faults.stage import Stage
+
+_SHOWN = 3
+
+
+def carry_out(scenario: Scenario, mode: Mode, keep: Path | None = None) -> Row:
+    """Run a scenario for real and judge it. keep: a folder for what the runs of broken scenarios left."""
+    reason = scenario.unless()
+    if reason is not None:
+        return Row(scenario=scenario.name, mode=mode, skipped=reason)
+    base = Path(tempfile.mkdtemp(prefix=f"lbrun-faults-{scenario.name}-"))
+    began_s = time.monotonic()
+    stage = Stage(scenario, mode, base, deadline_s=began_s + scenario.bound_s)
+    try:
+        problems: list[str] = []
+        evidence: Evidence | None = None
+        try:
+            scenario.act(stage)
+            stage.finish()
+            evidence = gather(stage, stage.run.wait())
+        except NotInTimeError as error:
+            problems.append(str(error))
+        except Exception as error:  # one scenario that cannot be carried out must not end the catalogue
+            problems.append(f"could not be carried out: {type(error).__name__}: {error}")
+        if evidence is None:
+            row = Row(scenario=scenario.name, mode=mode, verdict="-", problems=tuple(problems))
+        else:
+            row = judge(scenario, evidence, time.monotonic() - began_s)
+        if row.problems and keep is not None:
+            stage.end()
+            shutil.copytree(base, keep / f"{scenario.name}-{mode}", dirs_exist_ok=True)
+        return row
+    finally:
+        stage.end()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def judge(scenario: Scenario, evidence: Evidence, took_s: float) -> Row:
+    """The row of a run that has ended."""
+    expected = scenario.expected
+    problems = list(check_cut(evidence) if expected.cut else check_run(evidence))
+    problems += check_expected(evidence, expected)
+    problems += scenario.check(evidence)
+    twice, wrong = completed_twice(evidence), false_successes(evidence)
+    if twice:
+        problems.append(f"{twice} samples completed twice")
+    problems += wrong[:_SHOWN]
+    return Row(
+        scenario=scenario.name,
+        mode=evidence.mode,
+        requests=evidence.issued,
+        lost=evidence.lost,
+        twice=twice,
+        false_successes=len(wrong),
+        retries=evidence.retries,
+        eject_s=evidence.eject_s(),
+        recover_s=evidence.recover_s(),
+        verdict=str(evidence.result.get("verdict", "-")),
+        took_s=took_s,
+        problems=tuple(problems),
+    )
+
+
+def gather(stage: Stage, exit_status: int) -> Evidence:
+    """What is known once lbrun has ended; the pool must still be there."""
+    ended_s = time.time()
+    settings = stage.servers.settings if stage.has_pool else EmbeddedSettings()
+    counts = stage.servers.own_counts() if stage.has_pool and settings.backend == "vllm" else []
+    return Evidence(
+        folder=stage.folder,
+        mode=stage.mode,
+        exit_status=exit_status,
+        urls=stage.urls,
+        servers=settings,
+        own_counts=counts,
+        marks=stage.marks,
+        last_fault_s=stage.last_fault_s,
+        ended_s=ended_s,
+        told=stage.run.told,
+        notes=stage.notes,
+    )
