@@ -197,10 +197,10 @@ class RetryRules:
             return Plan(failure=f"put off {history.pauses} times; last: {history.last_message}")
         if self._awaits_verdict(history, in_doubt, now_s):
             return Plan(again_at_s=now_s + 0.1)
-        if now_s < history.not_before_s:
-            return Plan(again_at_s=history.not_before_s)
         if history.stale_server is not None and history.stale_server in eligible:
             return Plan(candidates=(history.stale_server,), fresh=True)
+        if now_s < history.not_before_s:
+            return Plan(again_at_s=history.not_before_s)
         counts, exhausted = history.counts, self.exhausted_at
         open_now = [s for s in eligible if not exhausted(history, s)]
         due = [s for s in open_now if history.ready_at_s.get(s, 0.0) <= now_s]
@@ -237,13 +237,13 @@ class RetryRules:
 
 
 def _seems_gone(history: History, server: int, failure: AttemptFailure) -> bool:
-    """The server may have died, and others with it: nothing of it came, or no more, or now it refuses.
+    """The server may have died, and others with it: no answer came, or no more of it, or it refuses now.
 
-    A kept-alive connection that had ended says nothing yet: the same server is asked on a new one.
+    A kept-alive connection that had ended says little: while its server serves, it is asked at once.
     """
     if failure.kind is FailureKind.REFUSED:
         return server in history.undecided or server in history.deaths
-    return failure.sent and failure.kind in LOSSES and failure.kind is not FailureKind.STALE_CONNECTION
+    return failure.sent and failure.kind in LOSSES
 
 
 def is_charged(kind: FailureKind) -> bool:

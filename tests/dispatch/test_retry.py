@@ -179,11 +179,12 @@ def test_a_lost_sample_pauses_so_that_servers_that_go_together_are_known_to_be_g
     assert r.plan(h, [1], [1], [0], 1.0 + LOST_PAUSE_S).candidates == [1]
 
 
-def test_a_stale_connection_is_replaced_at_once_and_pauses_only_where_its_server_refuses_then() -> None:
+def test_a_stale_connection_is_replaced_at_once_and_pauses_only_where_its_server_is_gone() -> None:
     r, h = rules(), History()
     r.note(h, 0, failure(FailureKind.STALE_CONNECTION, sent=True, reused=True), 1.0)
     h.undecided = {0}
     assert r.plan(h, ALL, ALL, [], 1.0) == Plan(candidates=(0,), fresh=True)
+    assert r.plan(h, [1, 2], ALL, [], 1.0).again_at_s == pytest.approx(1.0 + LOST_PAUSE_S)
     r.note(h, 0, failure(FailureKind.REFUSED), 1.0)
     assert r.plan(h, [1, 2], ALL, [], 1.0).again_at_s == pytest.approx(1.0 + LOST_PAUSE_S)
     assert r.plan(h, [1, 2], ALL, [], 1.0 + LOST_PAUSE_S).candidates == [1, 2]
