@@ -26,6 +26,7 @@ from lbrun.dispatch.budget import RetryBudget
 from lbrun.dispatch.ports import CompletionPort, DelayPort, Finished, FirstToken, OutputPort, RecordPort
 from lbrun.dispatch.retry import LOSSES, History, Plan, RetryPolicy, RetryRules, Try, is_charged
 from lbrun.dispatch.sample import OpenSample, Unsent
+from lbrun.dispatch.trials import Trials
 from lbrun.errors import RunFailed
 
 log = logging.getLogger("lbrun.dispatch")
@@ -34,6 +35,8 @@ _IN_DOUBT = frozenset({ServerState.SUSPECT, ServerState.STARTING})
 """States that the next probes decide. A server that dies politely says 503 first, and is starting then."""
 
 _TICK_S = 0.05
+_MAX_NAMED = 10
+"""So many samples that were given up are named in the result; the records have them all."""
 _BURST = 512
 """Samples sent in one go before the loop gets a turn, so that reading answers never waits long."""
 
@@ -56,6 +59,8 @@ class Counts:
 class Dispatcher:
     """Sends samples, retries them by the rules, completes each exactly once.
 
+    given_up: the first samples that failed by themselves, each with the reason.
+
     costs[i]: the balancer's cost of sample i in tokens. on_broken: called once, with the reason, when the
     run cannot go on; by then every open sample has been completed as failed.
     """
@@ -75,6 +80,7 @@ class Dispatcher:
     ) -> None:
         self.counts = Counts()
         self.errors: dict[str, int] = {}
+        self.given_up: list[str] = []
         self.broken: str | None = None
         self._pool, self._worker, self._port, self._records = pool, worker, port, records
         self._outputs, self._delays = outputs, delays
@@ -93,6 +99,7 @@ class Dispatcher:
         self._waiting: list[tuple[float, int, OpenSample]] = []
         self._waiting_seq = 0
         self._lost: dict[int, set[OpenSample]] = {}
+        self._trials = Trials()
         self._up: list[int] = []
         self._returning: list[int] = []
         self._in_doubt: list[int] = []
@@ -218,11 +225,20 @@ class Dispatcher:
                 if wait_s > 0:
                     self._put_off(sample, now_s + wait_s)
                     return
+            candidates = plan.candidates
+            suspect = history.is_suspect(self._in_doubt)
+            if suspect:
+                candidates = self._trials.open_among(candidates, now_s)
+                if not candidates:
+                    self._trials.wait(sample)
+                    return
             try:
-                server = pool.acquire_among(plan.candidates, sample.tokens)
+                server = pool.acquire_among(candidates, sample.tokens)
             except Exception:
                 self._ready.append(sample)  # the run breaks off, and this sample is resolved with the others
                 raise
+            if suspect:
+                self._trials.begin(server, sample, now_s)
             self._resend(sample, server, plan.fresh, now_s)
         elif plan.blocked:
             self._blocked.append(sample)
@@ -283,6 +299,7 @@ class Dispatcher:
                 answer.finish_reason, None,
             )  # fmt: skip
         else:
+            self._end_trial(sample)
             self._settle(sample, history)
             tries = [*history.tries, Try(server, sent_ns, done_ns, 0, "")]
             self._records.add(
@@ -315,6 +332,7 @@ class Dispatcher:
         history = sample.history
         if history is None:
             history = sample.history = History()
+        self._end_trial(sample)
         self._rules.note(history, server, failure, now_s)
         if failure.first_token_ns:
             self.counts.restarted_streams += 1
@@ -339,6 +357,14 @@ class Dispatcher:
         self._ready.append(sample)
         if not self._flush_due:
             self._schedule_flush()
+
+    def _end_trial(self, sample: OpenSample) -> None:
+        """The sample's attempt has ended; if it was one of a suspect, another may have its turn."""
+        following = self._trials.end(sample)
+        if following is not None:
+            self._ready.append(following)
+            if not self._flush_due:
+                self._schedule_flush()
 
     def _bug(self, sample: OpenSample, error: Exception) -> None:
         """A fault of ours (or of a user's strategy) must neither hang the run nor pass as an answer."""
@@ -383,6 +409,8 @@ class Dispatcher:
 
     def _fail_for_good(self, sample: OpenSample, plan: Plan) -> None:
         reason = plan.failure or "no server left"
+        if len(self.given_up) < _MAX_NAMED:
+            self.given_up.append(f"sample {sample.sample_index}: {reason}")
         self._resolve_failed(sample, reason)
         if plan.bad_request and self._policy.stop_on_bad_request:
             self.break_off(f"sample {sample.sample_index}: {reason}")
@@ -462,6 +490,7 @@ class Dispatcher:
         waiting = self._waiting
         while waiting and waiting[0][0] <= now_s:
             self._ready.append(heapq.heappop(waiting)[2])
+        self._ready.extend(self._trials.due(self._pool.n))
         if self._ready or self._blocked or self._unsent:
             self._pump()
 
@@ -506,7 +535,7 @@ class Dispatcher:
         self._flush()
 
     def _fail_waiting(self, reason: str) -> None:
-        waiting = [*self._ready, *self._blocked, *(w[2] for w in self._waiting)]
+        waiting = [*self._ready, *self._blocked, *(w[2] for w in self._waiting), *self._trials.clear()]
         self._ready.clear()
         self._blocked.clear()
         self._waiting.clear()

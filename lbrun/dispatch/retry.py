@@ -114,6 +114,10 @@ class History:
     not_before_s: float = 0.0
     last_message: str = ""
 
+    def is_suspect(self, in_doubt: Collection[int]) -> bool:
+        """A server has died under an attempt of the sample, or may have."""
+        return bool(self.deaths) or any(server in self.undecided for server in in_doubt)
+
 
 class Plan(NamedTuple):
     """What to do with a sample next.

@@ -73,7 +73,7 @@ def conclude(
         loadgen_result=_word(logs),
         invalid_reasons=logs.reasons,
         loadgen_errors=() if samples.failed else logs.errors,
-        errors=errors,
+        errors=[*errors, *report.get("given_up", ())],
         recorded=records.num_rows,
     )
     if judgement.verdict is Verdict.FAILED:

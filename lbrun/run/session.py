@@ -279,6 +279,7 @@ class Session:
             },
             "servers": _rows(parts.pool),
             "failures": [{"reason": reason, "count": n} for reason, n in errors],
+            "given_up": [line for line in dispatcher.given_up if line not in problems],
             "problems": problems,
             "warnings": self._warnings,
             "interrupted": interrupted,
