@@ -102,7 +102,13 @@ class ServerHealth:
         is_last: no other server may answer; slowness does not eject this one then.
         """
         blame = BLAME[kind]
-        if blame is Blame.NONE or started_s < self._blame_from_s:
+        if started_s < self._blame_from_s:
+            return None
+        if kind is FailureKind.HTTP_4XX and self.state is _TRIAL and not is_last:
+            # the request may be at fault, but a trial asks for a success, and a server that refuses all at
+            # once, one attempt at a time, would swallow the whole load
+            return self._eject(f"refused on trial: {_described(kind, message)}", now_s)
+        if blame is Blame.NONE:
             return None
         spared = is_last and blame is Blame.SLOW
         gone = kind in CONNECTION_LOST
@@ -117,8 +123,15 @@ class ServerHealth:
         reason = self._grounds(now_s)
         return self._eject(f"{reason}: {what}", now_s, gone=gone) if reason and not spared else None
 
-    def blame(self, reason: str, now_s: float) -> Transition | None:
-        """Count a failure that turned out to be the server's afterwards, e.g. a 400 that others serve."""
+    def blame(self, reason: str, now_s: float, *, started_s: float = inf) -> Transition | None:
+        """Count a failure that turned out to be the server's afterwards, e.g. a 400 that others serve.
+
+        started_s: as in `attempt_failed`.
+        """
+        if started_s < self._blame_from_s:
+            return None
+        if self.state is _TRIAL:
+            return self._eject(f"failed on trial: {reason}", now_s)
         if self.state is not _READY:
             return None
         self._count_failure(now_s)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 from random import Random
 
 from lbrun.attempt import FailureKind
@@ -176,10 +177,13 @@ class Pool:
             )
         )
 
-    def blame(self, server: int, reason: str, now_s: float) -> Transition | None:
-        """A failure that was reported before turned out to be the server's, e.g. a 400 that others serve."""
+    def blame(self, server: int, reason: str, now_s: float, *, started_s: float = inf) -> Transition | None:
+        """A failure that was reported before turned out to be the server's, e.g. a 400 that others serve.
+
+        started_s: as in `failed_attempt`.
+        """
         self.last_error[server] = reason
-        return self._apply(self.health[server].blame(reason, now_s))
+        return self._apply(self.health[server].blame(reason, now_s, started_s=started_s))
 
     def stalled(self, server: int, now_s: float) -> Transition | None:
         """Attempts are in flight there, and no byte has come for the policy's `stall_s`."""

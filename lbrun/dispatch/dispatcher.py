@@ -405,7 +405,7 @@ class Dispatcher:
             if failure.status in (401, 403, 404):
                 self._pool.exclude(server, f"{failure.message}; others serve the same request", now_s)
             else:
-                self._pool.blame(server, failure.message, now_s)
+                self._pool.blame(server, failure.message, now_s, started_s=failure.sent_ns * 1e-9)
 
     def _fail_for_good(self, sample: OpenSample, plan: Plan) -> None:
         reason = plan.failure or "no server left"

@@ -189,6 +189,37 @@ def test_a_refusal_that_others_serve_counts_when_it_is_found_out(make_bench) -> 
     assert states(bench) == [ServerState.EJECTED]
 
 
+def test_a_refusal_on_trial_ends_it_while_others_can_answer(make_bench) -> None:
+    """Or a server that refuses everything at once would be sent one sample after another."""
+    bench = ejected(make_bench)
+    bench.pass_time(2.0, always(OK))
+    assert bench.pool.state(0) is ServerState.TRIAL
+    fail(bench, FailureKind.HTTP_4XX)
+    assert bench.pool.state(0) is ServerState.EJECTED
+
+
+def test_refusals_do_not_end_the_trial_of_the_last_server(make_bench) -> None:
+    """The request may be at fault: a 4xx never empties the pool."""
+    bench = ejected(make_bench, n=1)
+    bench.pass_time(2.0, always(OK))
+    fail(bench, FailureKind.HTTP_4XX, times=5)
+    assert bench.pool.state(0) is ServerState.TRIAL
+    bench.pool.blame(0, "400 that server-1 serves", bench.now_s)
+    assert bench.pool.state(0) is ServerState.EJECTED
+
+
+def test_refusals_from_before_the_ejection_blame_nobody_when_they_are_found_out(make_bench) -> None:
+    bench = ejected(make_bench)
+    before_s = bench.now_s - 1.0
+    bench.pass_time(2.0, always(OK))
+    bench.pool.blame(0, "400 that server-1 serves", bench.now_s, started_s=before_s)
+    assert bench.pool.state(0) is ServerState.TRIAL
+    bench.pool.succeeded(0, bench.now_s)
+    for _ in range(5):
+        bench.pool.blame(0, "400 that server-1 serves", bench.now_s, started_s=before_s)
+    assert bench.pool.state(0) is ServerState.READY
+
+
 # -- suspicion
 
 
