@@ -158,6 +158,16 @@ class _Rows:
         )
 
 
+def first_send_ms(requests: Any) -> Distribution | None:
+    """From LoadGen's issue to the request on the wire, of the samples whose first attempt was answered.
+
+    The client's own part of a latency; what passes before a retry is the failed attempt's.
+    """
+    at_once = ~_present(requests, "failure") & (_numbers(requests, "n_attempts") == 1)
+    issued, sent = _numbers(requests, "issued_ns"), _numbers(requests, "sent_ns")
+    return distribution((sent - issued)[at_once] / _NS_PER_MS)
+
+
 def distribution(values_ms: Any) -> Distribution | None:
     """Mean, extremes and percentiles of an array; None where it is empty."""
     if len(values_ms) == 0:

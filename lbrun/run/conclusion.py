@@ -13,7 +13,7 @@ from lbrun.loadgen.conf import read_user_conf
 from lbrun.loadgen.logs import LoadGenResult, read_logs, set_aside
 from lbrun.results.environment import environment
 from lbrun.results.failures import group_failures
-from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, measure
+from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, first_send_ms, measure
 from lbrun.results.records import read_requests, recover
 from lbrun.results.result import LoadGenOutcome, Outcome, ServerOutcome
 from lbrun.results.verdict import SampleCounts, State, Verdict, judge
@@ -80,9 +80,11 @@ def conclude(
         set_aside(run_dir / "mlperf")
     relaxed = relaxed_rules(settings, _user_conf(settings), n_samples=report.get("dataset_samples"))
     client = dict(report.get("client", {}))
-    if client and settings.scenario.loadgen == "Server" and measured.overall.queue_ms is not None:
-        spread = measured.overall.queue_ms
-        client["issue_to_wire_ms"] = {"p50": spread.p50, "p99": spread.p99, "max": spread.max}
+    # Offline, and at a server that is full, samples wait for room: that is the configuration's doing
+    if client and settings.scenario.loadgen == "Server" and settings.max_in_flight is None:
+        spread = first_send_ms(records)
+        if spread is not None:
+            client["issue_to_wire_ms"] = {"p50": spread.p50, "p99": spread.p99, "max": spread.max}
     outcome = Outcome(
         judgement=judgement,
         state=state,

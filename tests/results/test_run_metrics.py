@@ -12,7 +12,7 @@ from outcomes import MS, START_NS, URLS, Row, lost, record, steady
 
 from lbrun.attempt import FailureKind
 from lbrun.results.failures import group_failures
-from lbrun.results.metrics import Distribution, Traffic, measure
+from lbrun.results.metrics import Distribution, Traffic, first_send_ms, measure
 from lbrun.results.records import PARQUET_NAME, read_requests
 from lbrun.results.table import NO_ATTEMPTS_KEY, ROW, to_batch
 
@@ -123,6 +123,20 @@ def test_a_run_without_rows_has_zeros_and_no_latencies(tmp_path: Path) -> None:
     assert got.overall.requests_per_s == 0
     assert got.overall.latency_ms is None
     assert len(got.servers) == 3
+
+
+def test_what_passes_before_a_retry_is_not_the_clients_own_delay(tmp_path: Path) -> None:
+    failed_before = [(1, START_NS, START_NS + MS, int(FailureKind.HTTP_5XX), "500")]
+    retried = Row(99, n_attempts=2, sent_ns=START_NS + 900 * MS, attempts=failed_before)
+    record(tmp_path, [*steady(9), retried, lost(100)])
+    records = read_requests(tmp_path)
+    delays = first_send_ms(records)
+    assert delays is not None
+    assert delays.n == 9
+    assert delays.max < 900
+    queueing = measure(records, URLS).overall.queue_ms
+    assert queueing is not None
+    assert queueing.max == 900
 
 
 def test_a_server_unknown_to_the_pool_counts_in_the_whole_only(tmp_path: Path) -> None:
