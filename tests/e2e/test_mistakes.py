@@ -136,6 +136,8 @@ def test_rules_that_were_not_met_make_a_run_invalid(lbrun: Lbrun, healthy: Pool)
     assert result["verdict"] == "INVALID"
     assert result["samples"] == {"issued": 24, "completed": 24, "failed": 0}
     assert result["loadgen"]["result"] == "INVALID"
+    assert "TTFT" in " ".join(result["errors"])
+    assert "Run successful" not in ended.out
     assert ended.headline.startswith("INVALID, trial (")
     assert (ended.folder / "mlperf" / "mlperf_log_summary.txt").is_file()
 
