@@ -410,6 +410,7 @@ def make_parts(
             headers=headers,
             api_key=api_key,
             ssl_context=tls,
+            redact=endpoints[0].redact,
         ),
     )
     return Parts(

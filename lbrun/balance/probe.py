@@ -7,7 +7,7 @@ import errno
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple
@@ -30,6 +30,7 @@ class ProbeSettings:
     backend: ``vllm``, ``sglang`` or ``openai``. model: the name it should serve. timeout_s: for the whole of
     one request. health_path: None for ``/health``, and ``/v1/models`` where an ``openai`` server has no such
     path. headers, api_key: sent with each probe. ssl_context: None for the system's own; never unverified.
+    redact: takes secrets out of what a server says.
     """
 
     backend: str
@@ -39,6 +40,7 @@ class ProbeSettings:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     api_key: str | None = field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
+    redact: Callable[[str], str] = field(default=str, repr=False)
 
 
 class ProbeResult(NamedTuple):
@@ -144,7 +146,9 @@ class Prober:
                 body += part
                 if len(body) > _MAX_BODY_BYTES:
                     break
-            return _Response(response.status_code, bytes(body))
+            # a server may quote what it was sent, and details of probes are logged
+            said = self._settings.redact(body.decode("latin-1")).encode("latin-1")
+            return _Response(response.status_code, said)
 
 
 def _diagnose(error: Exception, path: str) -> ProbeResult:

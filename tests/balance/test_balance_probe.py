@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import socket
 import ssl
 from collections.abc import Callable
@@ -160,6 +161,24 @@ def test_paths_are_joined_to_the_base_url(httpserver: HTTPServer, suffix: str) -
     httpserver.expect_request(f"{prefix}/v1/models").respond_with_json({"data": [{"id": "tiny"}]})
     url = httpserver.url_for("").rstrip("/") + suffix
     assert asyncio.run(probed(url, health_path="/ready")).outcome is ProbeOutcome.OK
+
+
+def test_a_server_that_quotes_the_key_it_was_sent_spreads_it_nowhere(httpserver: HTTPServer) -> None:
+    listed = json.dumps({"data": [{"id": "m"}, {"id": "Bearer k-canary"}]})
+    httpserver.expect_request("/health").respond_with_data("ok")
+    httpserver.expect_request("/v1/models").respond_with_data(listed)
+    url = httpserver.url_for("")
+
+    async def main() -> ProbeResult:
+        probing = ProbeSettings(
+            "vllm", "m", api_key="k-canary", redact=lambda text: text.replace("k-canary", "***")
+        )
+        async with Prober([url], probing) as prober:
+            return await prober.probe(0, with_model=True)
+
+    result = asyncio.run(main())
+    assert result.model is not None
+    assert result.model.listed == ("m", "Bearer ***")
 
 
 def test_headers_and_key_are_sent_and_the_environments_proxy_is_not_used(
