@@ -90,7 +90,7 @@ class Dispatcher:
         self._on_broken = on_broken
         self._budget = RetryBudget(policy.budget_share, policy.budget_per_s, now_s=time.monotonic())
         self._inbox: deque[tuple[list[int], list[int], int]] = deque()
-        self._woken = False
+        self._woken = self._stopped = False
         self._unsent = Unsent()
         self._open: dict[int, OpenSample] = {}
         self._next_attempt = 0
@@ -122,7 +122,11 @@ class Dispatcher:
         self._tick = self._loop.call_later(_TICK_S, self._on_tick)
 
     def stop(self) -> None:
-        """End the timers; nothing is sent any more."""
+        """End the timers; nothing is sent any more, and what LoadGen still issues is left to lie.
+
+        A Server test that was broken off goes on issuing to its planned end, while the books are closed.
+        """
+        self._stopped = True
         if self._tick is not None:
             self._tick.cancel()
             self._tick = None
@@ -151,6 +155,9 @@ class Dispatcher:
 
     def _take_inbox(self) -> None:
         self._woken = False
+        if self._stopped:
+            self._inbox.clear()
+            return
         while self._inbox:
             query_ids, indices, issued_ns = self._inbox.popleft()
             self.counts.issued += len(query_ids)

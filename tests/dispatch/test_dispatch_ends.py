@@ -75,6 +75,23 @@ def test_failures_that_come_after_the_end_are_dropped_and_counted() -> None:
     run(main())
 
 
+def test_what_loadgen_issues_after_the_books_are_closed_is_in_none_of_them() -> None:
+    async def main() -> None:
+        async with bench(always(refusal(500))) as b:
+            b.issue(0, 1)
+            b.dispatcher.break_off("enough")
+            await b.resolved()
+            b.dispatcher.stop()
+            b.dispatcher.issue([100, 101], [0, 1])
+            taken = asyncio.Event()
+            asyncio.get_running_loop().call_soon(taken.set)
+            await taken.wait()
+            assert (b.dispatcher.counts.issued, b.dispatcher.counts.failed) == (2, 2)
+            assert len(b.ledger.finished) == 2
+
+    run(main())
+
+
 def test_a_hold_lets_what_is_in_flight_end_and_sends_nothing_more() -> None:
     released = asyncio.Event()
 
