@@ -326,6 +326,10 @@ class Parts:
         """What each worker process has cost (``cpu_s``, ``busy``), after `close`."""
         return self.worker.reports() if isinstance(self.worker, ProcessWorkers) else []
 
+    def workers_died(self) -> int:
+        """How many worker processes had to be replaced."""
+        return self.worker.replaced if isinstance(self.worker, ProcessWorkers) else 0
+
     async def close(self, *, worker_started: bool = True) -> None:
         """End everything that has connections, tasks or processes."""
         if self.monitor is not None:

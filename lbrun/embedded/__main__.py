@@ -12,9 +12,9 @@ from typing import NamedTuple, NoReturn
 
 from lbrun.embedded.binding import bind
 from lbrun.embedded.faults import Fault, parse_fault
-from lbrun.embedded.lifeline import die_with_parent
 from lbrun.embedded.settings import ServerSettings
 from lbrun.errors import EXIT_FAILED, EXIT_USER_ERROR, ConfigError
+from lbrun.lifeline import die_with_parent
 
 _PROGRAM = "python -m lbrun.embedded"
 _TYPES = {"str": str, "int": int, "float": float, "int | None": int}

@@ -32,7 +32,7 @@ class EmbeddedPool:
     """The servers of `settings` on free ports of 127.0.0.1, their output in ``log_dir/embedded-N.log``.
 
     A server can be killed and restarted on its port; while it is gone, connections to it are refused.
-    None of them outlives this process, however that ends (see `lbrun.embedded.lifeline`), and the
+    None of them outlives this process, however that ends (see `lbrun.lifeline`), and the
     terminal's Ctrl-C does not reach them: they are in sessions of their own, `stop` ends them.
 
     bind: makes the socket of server `index`, bound to `port` (0: any free one) and not listening; for servers

@@ -15,8 +15,8 @@ import uvloop
 
 from lbrun.embedded.app import EmbeddedApp
 from lbrun.embedded.connection import Connection
-from lbrun.embedded.lifeline import die_at_end_of_stdin
 from lbrun.embedded.settings import ServerSettings
+from lbrun.lifeline import die_at_end_of_stdin
 
 _GOODBYES_S = 0.05  # for the last words of open streams
 

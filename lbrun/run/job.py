@@ -13,16 +13,18 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lbrun.config import RunSettings
 from lbrun.config.load import config_hash
 from lbrun.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, LbrunError, RunFailed
 from lbrun.results.result import ResultFile, read_result
-from lbrun.run.conclusion import Conclusion, conclude
 from lbrun.run.screen import Screen
 from lbrun.run.simulation import embedded_pool
 from lbrun.run.supervisor import ChildEnd, Supervisor
+
+if TYPE_CHECKING:
+    from lbrun.run.conclusion import Conclusion
 
 
 def run_job(settings: RunSettings, run_dir: Path, *, command: str, overrides: Sequence[str] = ()) -> int:
@@ -97,6 +99,8 @@ class _Job:
                 end = Supervisor(
                     self._order(urls), self._run_dir / "lbrun.log", drain_s=self._settings.client.drain_s
                 ).run(screen.message)
+            from lbrun.run.conclusion import conclude  # needs numpy and pyarrow, the test's start does not
+
             conclusion = conclude(
                 self._settings, self._run_dir, urls, end, self._static, time.monotonic() - began
             )

@@ -138,6 +138,11 @@ class Session:
             client["cores_used"] = client["cpu_s"] / max(duration_s, 1e-9)
             client["worker_busy"] = [report["busy"] for report in workers]
         client["workers"] = len(workers)
+        died = parts.workers_died()
+        if died:
+            self._warnings.append(
+                f"{died} worker process{'es' * (died != 1)} died and had to be replaced; see lbrun.log"
+            )
         outcome = self._outcome(dispatcher, parts, test, trouble, interrupted, duration_s)
         return {**outcome, "client": client, "limits_ms": test.latency_limits_ms()}
 

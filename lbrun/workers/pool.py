@@ -150,6 +150,11 @@ class ProcessWorkers:
         await asyncio.gather(*(ended(process, _CLOSE_S) for process in processes))
         self._close_descriptors()
 
+    @property
+    def replaced(self) -> int:
+        """How many processes have died and were started again."""
+        return sum(line.restarts for line in self._lines)
+
     def reports(self) -> list[dict[str, float]]:
         """After `close`: ``cpu_s`` and ``busy`` (share of time) of each process that could still tell."""
         return [line.report for line in self._lines if line.report]

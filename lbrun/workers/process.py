@@ -21,8 +21,8 @@ from typing import cast
 import msgspec
 
 from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind
-from lbrun.embedded.lifeline import die_with_parent
 from lbrun.formats import make_format
+from lbrun.lifeline import die_with_parent
 from lbrun.transport import InlineWorker, make_ssl_context, raise_descriptor_limit
 from lbrun.workers import wire
 from lbrun.workers.beats import BEAT_S, Beats
