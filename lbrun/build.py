@@ -263,6 +263,7 @@ def retry_policy(settings: RunSettings) -> RetryPolicy:
         grace_s=servers.grace_s,
         budget_share=retry.budget_share,
         budget_per_s=retry.budget_per_s,
+        paced=settings.max_in_flight is None,
         stop_on_bad_request=servers.on_bad_request == "stop",
     )
 

@@ -96,7 +96,9 @@ class HealthSettings(Section):
 
 
 class RetrySettings(Section):
-    """How fast failed attempts are made again. The budget delays retries, and never fails a sample."""
+    """How fast failed attempts are made again. The budget delays retries where requests in flight are
+    unlimited, and never fails a sample; with servers.max_in_flight a retry takes another request's place.
+    """
 
     budget_share: Number = Field(
         default=0.2, ge=0, le=1, description="retries per attempt that the budget allows"

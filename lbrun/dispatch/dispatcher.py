@@ -227,7 +227,7 @@ class Dispatcher:
         pool = self._pool
         plan = self._rules.plan(history, pool.eligible, self._up, self._returning, now_s, self._in_doubt)
         if plan.candidates:
-            if history.tries and is_charged(FailureKind(history.tries[-1].kind)):
+            if self._policy.paced and history.tries and is_charged(FailureKind(history.tries[-1].kind)):
                 wait_s = self._budget.take(now_s)
                 if wait_s > 0:
                     self._put_off(sample, now_s + wait_s)

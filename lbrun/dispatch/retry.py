@@ -66,9 +66,10 @@ VERDICT_S = 5.0
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """max_retries_per_server: attempts of one sample at one server. wait_*: before the same server is
-    asked again. grace_s: how long a sample waits for a server to return. budget_*: retries that cost work
-    are paced to this share of the load plus this rate. stop_on_bad_request: a sample that every server
-    refuses (4xx) ends the run.
+    asked again. grace_s: how long a sample waits for a server to return. paced: retries that cost work are
+    paced to budget_share of the load plus budget_per_s. Where the attempts in flight are bounded anyway, a
+    retry only takes the place of another sample, and pacing would leave that place empty.
+    stop_on_bad_request: a sample that every server refuses (4xx) ends the run.
     """
 
     max_retries_per_server: int = 3
@@ -77,6 +78,7 @@ class RetryPolicy:
     grace_s: float = 30.0
     budget_share: float = 0.2
     budget_per_s: float = 10.0
+    paced: bool = True
     stop_on_bad_request: bool = True
 
 

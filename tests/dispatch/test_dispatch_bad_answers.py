@@ -429,3 +429,18 @@ def test_an_error_body_is_quoted_in_the_failure() -> None:
             assert "CUDA out of memory" in b.pool.last_error[0]
 
     run(main())
+
+
+def test_retries_are_not_paced_where_the_attempts_in_flight_are_bounded() -> None:
+    """A retry takes the place of another sample there, so that it is no further load."""
+    tight = dataclasses.replace(RETRY, budget_share=0.0, budget_per_s=0.001, paced=False)
+    patient = dataclasses.replace(HEALTH, failures_in_a_row=1000, window_min=10_000)
+
+    async def main() -> None:
+        bad = always(refusal(500))
+        async with bench(bad, serve_well, retry=tight, health=patient, max_in_flight=4) as b:
+            await b.serve(*range(200))
+            assert b.dispatcher.counts.completed == 200
+            assert b.dispatcher.counts.retried > 20  # more than the budget's burst
+
+    run(main())
