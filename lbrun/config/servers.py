@@ -96,9 +96,7 @@ class HealthSettings(Section):
 
 
 class RetrySettings(Section):
-    """How fast failed attempts are made again. The budget delays retries where requests in flight are
-    unlimited, and never fails a sample; with servers.max_in_flight a retry takes another request's place.
-    """
+    """How failed attempts are made again; the budget delays them where requests in flight are unlimited."""
 
     budget_share: Number = Field(
         default=0.2, ge=0, le=1, description="retries per attempt that the budget allows"
