@@ -19,10 +19,14 @@ class Backoff:
         self._ejected_before = False
         self.exponent = 0
 
-    def next_delay_s(self, healthy_s: float) -> float:
-        """The delay before the next trial, for a server ejected after so long in health (0: on trial)."""
+    def next_delay_s(self, healthy_s: float, *, useful: bool = False) -> float:
+        """The delay before the next trial, for a server ejected after so long in health (0: on trial).
+
+        useful: it answered at least as often as it failed. Where every server fails now and then, longer and
+        longer delays would bring the run to a stop.
+        """
         policy = self._policy
-        forgiven = int(healthy_s / policy.forgive_s)
+        forgiven = max(int(healthy_s / policy.forgive_s), int(useful))
         if forgiven:
             self.exponent = max(0, self.exponent - forgiven)
         elif self._ejected_before:

@@ -95,11 +95,13 @@ class ServerHealth:
         started_s: float = inf,
         message: str = "",
         is_last: bool = False,
+        in_flight: int = 0,
     ) -> Transition | None:
         """An attempt failed.
 
         started_s: when it was begun; attempts from before the last ejection blame nobody.
         is_last: no other server may answer; slowness does not eject this one then.
+        in_flight: other attempts there, which may still succeed (see `_grounds`).
         """
         blame = BLAME[kind]
         if started_s < self._blame_from_s:
@@ -120,7 +122,7 @@ class ServerHealth:
         if blame is Blame.SUSPICIOUS:
             return self._suspect(what, now_s, of_failure=True)
         self._count_failure(now_s)
-        reason = self._grounds(now_s)
+        reason = self._grounds(now_s, in_flight)
         return self._eject(f"{reason}: {what}", now_s, gone=gone) if reason and not spared else None
 
     def blame(self, reason: str, now_s: float, *, started_s: float = inf) -> Transition | None:
@@ -307,7 +309,9 @@ class ServerHealth:
         policy = self._policy
         on_trial = self.state is _TRIAL or (self.state is _SUSPECT and self._resume is _TRIAL)
         healthy_s = 0.0 if on_trial or self.state is _STARTING else now_s - self._ready_since_s
-        self._earliest_trial_s = now_s + self._backoff.next_delay_s(healthy_s)
+        answered, failed = self._window.totals(now_s)
+        useful = self.state is _READY and not gone and answered >= failed
+        self._earliest_trial_s = now_s + self._backoff.next_delay_s(healthy_s, useful=useful)
         self._blame_from_s = now_s
         next_probe_s = now_s + policy.probe_interval_s if policy.recovery else inf
         return self._enter(_EJECTED, now_s, reason, next_probe_s=next_probe_s)._replace(gone=gone)
@@ -331,13 +335,19 @@ class ServerHealth:
         self._failures_in_a_row += 1
         self._window.failed(now_s)
 
-    def _grounds(self, now_s: float) -> str:
-        """Why the server is to be ejected, "" if it is not."""
-        policy = self._policy
-        if self._failures_in_a_row >= policy.failures_in_a_row:
-            return f"{self._failures_in_a_row} failures in a row"
+    def _grounds(self, now_s: float, in_flight: int = 0) -> str:
+        """Why the server is to be ejected, "" if it is not.
+
+        A failure is told at once, an answer takes its time: of many attempts that were sent together the bad
+        ones end first. So those that are still out count as if they were to succeed, or a server that fails
+        now and then would look like one that always does.
+        """
+        policy, in_a_row = self._policy, self._failures_in_a_row
+        share = policy.failure_share
+        if in_a_row >= policy.failures_in_a_row and in_a_row >= share * (in_a_row + in_flight):
+            return f"{in_a_row} failures in a row"
         ok, failed = self._window.totals(now_s)
-        if ok + failed >= policy.window_min and failed >= policy.failure_share * (ok + failed):
+        if ok + failed >= policy.window_min and failed >= share * (ok + failed + in_flight):
             return f"{failed} of {ok + failed} attempts failed within {policy.window_s:g} s"
         return ""
 

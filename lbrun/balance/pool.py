@@ -166,14 +166,21 @@ class Pool:
             self.last_error[server] = message or kind.name.lower()
         if kind is FailureKind.HTTP_429:
             policy = self.policy
-            wish_s = policy.throttle_default_s if retry_after_s is None else max(0.0, retry_after_s)
-            self._pauses.add(server, now_s + min(wish_s, policy.throttle_cap_s))
+            pause_s = policy.throttle_default_s
+            if retry_after_s is not None:
+                pause_s = min(max(retry_after_s, policy.throttle_floor_s), policy.throttle_cap_s)
+            self._pauses.add(server, now_s + pause_s)
             self._update_limit(server, now_s)
             return None
         health = self.health[server]
         return self._apply(
             health.attempt_failed(
-                kind, now_s, started_s=started_s, message=message, is_last=self._tally.n_up <= 1
+                kind,
+                now_s,
+                started_s=started_s,
+                message=message,
+                is_last=self._tally.n_up <= 1,
+                in_flight=self.in_flight[server],
             )
         )
 

@@ -102,6 +102,7 @@ class HealthPolicy:
 
     failures_in_a_row: so many failures without a success between them eject.
     failure_share, window_s, window_min: as does this share of at least `window_min` attempts in `window_s`.
+    For both the share is also taken of the attempts that are still out: failures are told before answers.
     stall_s: no byte for so long with attempts in flight makes a server suspect.
     probe_interval_s: between probes of a server that is starting or ejected.
     confirm_gap_s: before the second probe, when one answer (or silence) is to be confirmed.
@@ -112,7 +113,8 @@ class HealthPolicy:
     most the cap, give or take the share `backoff_jitter`; k grows when it fails again soon, and falls by one
     per `forgive_s` of health.
     ramp_s: a recovered server gets its full share after so long.
-    throttle_default_s, throttle_cap_s: pause after a 429 without Retry-After, and the longest pause granted.
+    throttle_default_s, throttle_floor_s, throttle_cap_s: pause after a 429 without Retry-After, and the
+    shortest and the longest that are granted; a date that has passed, or 0, still means "not now".
     recovery: ejected servers are probed and taken back; False leaves them out for good.
     late_join: excluded servers are probed and may join.
     """
@@ -133,6 +135,7 @@ class HealthPolicy:
     forgive_s: float = 60.0
     ramp_s: float = 5.0
     throttle_default_s: float = 1.0
+    throttle_floor_s: float = 0.5
     throttle_cap_s: float = 30.0
     recovery: bool = True
     late_join: bool = True

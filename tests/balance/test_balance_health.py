@@ -482,3 +482,33 @@ def test_draining_ends_new_work_probes_and_blame(make_bench) -> None:
     bench.pool.release(0, 1)
     assert bench.transitions == []
     assert bench.pool.in_flight == [0, 0]
+
+
+# -- failures are told before answers
+
+
+def test_attempts_that_are_still_out_may_succeed_and_speak_for_a_server(make_bench) -> None:
+    """Of 16 attempts sent together 5 fail at once, as on a server that fails now and then."""
+    bench = make_bench(2)
+    for _ in range(16):
+        bench.pool.acquire_among([0], 1)
+    for _ in range(5):
+        bench.pool.release(0, 1)
+        fail(bench)
+    assert bench.pool.state(0) is ServerState.READY
+    for _ in range(11):
+        bench.pool.release(0, 1)
+        bench.pool.succeeded(0, bench.now_s)
+    assert bench.transitions == []
+
+
+def test_a_server_that_fails_every_attempt_is_ejected_when_half_of_what_it_had_has_failed(make_bench) -> None:
+    bench = make_bench(2)
+    for _ in range(16):
+        bench.pool.acquire_among([0], 1)
+    for n in range(1, 9):
+        assert bench.pool.state(0) is ServerState.READY, n
+        bench.pool.release(0, 1)
+        fail(bench)
+    assert bench.pool.state(0) is ServerState.EJECTED
+    assert "8 failures in a row" in bench.transitions[-1].reason

@@ -54,6 +54,17 @@ def test_a_back_off_stays_within_its_bounds(healthy_s: list[float], seed: int) -
         assert backoff.exponent <= before + 1
 
 
+def test_a_server_that_answers_more_than_it_fails_is_not_kept_out_longer_each_time() -> None:
+    backoff = Backoff(HealthPolicy(), Random(0))
+    for _ in range(10):
+        assert backoff.next_delay_s(0.1, useful=True) <= 1.2 * HealthPolicy().backoff_base_s
+    for _ in range(3):
+        backoff.next_delay_s(0.1)
+    assert backoff.exponent == 3
+    backoff.next_delay_s(0.1, useful=True)
+    assert backoff.exponent == 2
+
+
 def test_back_offs_of_servers_that_died_together_differ() -> None:
     random = Random(0)
     delays = {Backoff(HealthPolicy(), random).next_delay_s(0.0) for _ in range(10)}

@@ -62,7 +62,7 @@ def test_a_retry_goes_elsewhere_or_nowhere(make_bench) -> None:
     assert pool.in_flight == [0, 2]
 
 
-@pytest.mark.parametrize(("wish_s", "granted_s"), [(None, 1.0), (5.0, 5.0), (3600.0, 30.0), (0.0, 0.0)])
+@pytest.mark.parametrize(("wish_s", "granted_s"), [(None, 1.0), (5.0, 5.0), (3600.0, 30.0), (0.0, 0.5)])
 def test_a_429_pauses_the_server_as_long_as_it_wishes_and_is_reasonable(
     make_bench, wish_s: float | None, granted_s: float
 ) -> None:
