@@ -43,10 +43,11 @@ _FREE = frozenset(
         FailureKind.REFUSED,
         FailureKind.LOST_BEFORE_BYTE,
         FailureKind.WORKER_DIED,
+        FailureKind.HTTP_4XX,
     }
 )
 """Moves that cost no server any work, so that the budget does not pace them: the attempt was never
-begun, or its server is gone."""
+begun, its server is gone, or refused it (which each server does to a sample once)."""
 
 LOSSES = frozenset({FailureKind.LOST_BEFORE_BYTE, FailureKind.CUT, FailureKind.STALE_CONNECTION})
 """Failures by which a server's death shows in an attempt that it had already received."""

@@ -204,6 +204,7 @@ def test_only_retries_that_cost_a_server_work_are_paced() -> None:
     assert is_charged(FailureKind.CUT)
     assert not is_charged(FailureKind.EVICTED)
     assert not is_charged(FailureKind.REFUSED)
+    assert not is_charged(FailureKind.HTTP_4XX)
 
 
 KINDS = st.sampled_from(list(FailureKind))
