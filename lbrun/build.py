@@ -137,6 +137,18 @@ def prepare_samples(settings: RunSettings) -> Prepared:
 def notes(settings: RunSettings, fmt: RequestFormat) -> list[str]:
     """What a reader of the result should know of how samples were asked and answers read."""
     found = []
+    values = settings.loadgen_values
+    if (
+        settings.scenario.loadgen == "Offline"
+        and settings.mode == "performance"
+        and not settings.trial
+        and values.target_qps is None
+        and settings.scenario.user_conf is None
+    ):
+        found.append(
+            "scenario.target_qps is not set: LoadGen expects 1 sample/s then, and a faster pool may be done "
+            "before the minimum duration, which is INVALID; set it to the samples/s that you expect"
+        )
     left_out = getattr(fmt, "left_out", ())
     if left_out:
         found.append(

@@ -72,6 +72,8 @@ class Session:
         prepared = build.prepare_samples(settings)
         test = LoadGenTest(build.loadgen_settings(settings, len(prepared.bodies)), self._run_dir / "mlperf")
         self._warnings += [*test.notes, *build.notes(settings, prepared.request_format)]
+        for warning in self._warnings:
+            self._note(warning)
         self._n_samples = len(prepared.bodies)
         if test.uses_first_tokens and not settings.streaming:
             raise ConfigError(
