@@ -1,6 +1,6 @@
 """What reading answers costs: CPU microseconds a whole answer, and a token event in bursts of 128.
 
-    python benchmarks/formats.py
+    python -m benchmarks.formats
 
 Only ratios between the rows mean anything on another machine.
 """
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure
 from lbrun.formats import FormatOptions, JsonFormat, make_format
 from lbrun.formats.options import Backend, PayloadKind
 
@@ -79,11 +81,10 @@ def stream_cost(name: str, payload: PayloadKind, per_read: int) -> float:
     return cpu_us(lambda: read_stream(made, reads), EVENTS)
 
 
-def whole_cost(name: str, payload: PayloadKind, n_tokens: int) -> float:
+def whole_cost(name: str, payload: PayloadKind, n_tokens: int, count: int = 20_000) -> float:
     """Microseconds a whole answer."""
     body = whole_answer(name, n_tokens, with_ids=payload == "token_ids")
     decode = make_format(name, options(name, payload, stream=False)).decode
-    count = 20_000
 
     def work() -> None:
         for _ in range(count):
@@ -92,7 +93,25 @@ def whole_cost(name: str, payload: PayloadKind, n_tokens: int) -> float:
     return cpu_us(work, count)
 
 
+def run(bench: Bench) -> Iterator[Figure]:
+    """The shapes that the main scenarios meet; without a payload, as in a performance run."""
+    bench.progress("reading answers")
+    count = bench.n(20_000, 500)
+    cost = whole_cost("completions", "none", 73, count)
+    yield Figure(
+        "format_whole_us", "Reading a whole answer of 73 tokens", cost, "us", note="the format alone"
+    )
+    for name in ("completions", "chat"):
+        cost = stream_cost(name, "none", BURST)
+        yield Figure(
+            f"format_{name}_event_us", f"Reading an event of a stream in a burst, {name}", cost, "us"
+        )
+    cost = stream_cost("completions", "token_ids", BURST)
+    yield Figure("format_ids_event_us", "Reading an event with its token ids", cost, "us")
+
+
 def main() -> None:
+    """Every format with every payload."""
     answers = Table("format", "payload", "tokens", "us an answer", title="whole answers")
     payloads: list[PayloadKind] = ["none", "token_ids", "text"]
     for name in ("completions", "chat", "sglang_generate"):

@@ -1,11 +1,12 @@
 /* The cheapest HTTP/1.1 server that keeps a client busy: one thread, epoll, keep-alive, one fixed answer.
  *
- *   server ANSWER_FILE INTERVAL_US [N_PORTS]
+ *   server ANSWER_FILE INTERVAL_US [N_PORTS [N_PHASES]]
  *
  * ANSWER_FILE holds the answer, framing included, as segments: a 4-byte little-endian length, then the bytes.
  * INTERVAL_US = 0: all segments in one write. Otherwise one segment for every open answer each INTERVAL_US,
- * so that each arrives in a packet of its own. Listens on N_PORTS ports of 127.0.0.1, as so many servers
- * (default 1), and prints them in one line.
+ * so that each arrives in a packet of its own. With one phase (the default) all of them are sent at the same
+ * moment; with more, an answer keeps the phase of the interval in which its request came.
+ * Listens on N_PORTS ports of 127.0.0.1, as so many servers (default 1), and prints them in one line.
  * Requests need a Content-Length; what is in them does not matter. A GET is answered with a list of one model,
  * "bench", which makes a client's readiness checks happy; GET /stats with what was seen so far.
  */
@@ -29,7 +30,8 @@
 
 struct conn {
     int open;
-    int active;      /* index into the list of open answers, -1 for none */
+    int active;      /* index into its phase's list of open answers, -1 for none */
+    int phase;
     size_t segment;  /* the next to be sent */
     size_t sent;     /* bytes of the answer that are out */
     size_t due;      /* bytes of the answer that should be; more than sent only if the socket is full */
@@ -42,7 +44,11 @@ struct conn {
 };
 
 static struct conn *conns[MAX_FD];
-static int open_answers[MAX_FD];
+static struct {
+    int fds[MAX_FD], n;
+} *phases; /* the open answers of each */
+static int n_phases = 1;
+static int now_phase;
 static int n_open;
 static char *answer;
 static size_t answer_len;
@@ -74,8 +80,9 @@ static void load(const char *path) {
 }
 
 static void end_answer(struct conn *c) {
-    int last = open_answers[--n_open];
-    open_answers[c->active] = last;
+    int last = phases[c->phase].fds[--phases[c->phase].n];
+    n_open--;
+    phases[c->phase].fds[c->active] = last;
     conns[last]->active = c->active;
     c->active = -1;
 }
@@ -123,9 +130,10 @@ static void begin_answer(int fd) {
         return;
     }
     c->segment = 0;
-    c->active = n_open;
-    open_answers[n_open++] = fd;
-    if (n_open > peak_open) peak_open = n_open;
+    c->phase = now_phase;
+    c->active = phases[now_phase].n++;
+    phases[now_phase].fds[c->active] = fd;
+    if (++n_open > peak_open) peak_open = n_open;
 }
 
 /* Short enough for an empty socket buffer, so that it never waits for room. */
@@ -142,8 +150,9 @@ static void answer_get(int fd) {
 }
 
 static void tick(void) {
-    for (int i = n_open - 1; i >= 0; i--) {
-        int fd = open_answers[i];
+    now_phase = (now_phase + 1) % n_phases;
+    for (int i = phases[now_phase].n - 1; i >= 0; i--) {
+        int fd = phases[now_phase].fds[i];
         struct conn *c = conns[fd];
         size_t due = segments[++c->segment];
         if (c->segment == n_segments) end_answer(c);
@@ -226,12 +235,15 @@ static int listen_somewhere(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3 && argc != 4) {
-        fprintf(stderr, "usage: %s ANSWER_FILE INTERVAL_US [N_PORTS]\n", argv[0]);
+    if (argc < 3 || argc > 5) {
+        fprintf(stderr, "usage: %s ANSWER_FILE INTERVAL_US [N_PORTS [N_PHASES]]\n", argv[0]);
         return 2;
     }
     load(argv[1]);
     interval_us = atol(argv[2]);
+    int n_ports = argc > 3 ? atoi(argv[3]) : 1;
+    if (argc > 4) n_phases = atoi(argv[4]);
+    phases = calloc(n_phases, sizeof *phases);
 
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
@@ -240,7 +252,7 @@ int main(int argc, char **argv) {
 
     ep = epoll_create1(0);
     /* they are the first to be opened and are never closed, so that their numbers are one range */
-    int n_ports = argc == 4 ? atoi(argv[3]) : 1, first = -1, last = -1;
+    int first = -1, last = -1;
     for (int i = 0; i < n_ports; i++) {
         last = listen_somewhere();
         if (i == 0) first = last;
@@ -251,7 +263,8 @@ int main(int argc, char **argv) {
     int timer = -1;
     if (interval_us) {
         timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
-        struct timespec every = {interval_us / 1000000, interval_us % 1000000 * 1000};
+        long every_ns = interval_us * 1000 / n_phases;
+        struct timespec every = {every_ns / 1000000000, every_ns % 1000000000};
         struct itimerspec spec = {every, every};
         timerfd_settime(timer, 0, &spec, NULL);
         watch(timer, EPOLLIN, EPOLL_CTL_ADD);

@@ -1,6 +1,6 @@
 """CPU of balancing alone: microseconds per attempt for every strategy, at 3 and at 1,000 servers.
 
-    python benchmarks/strategies.py
+    python -m benchmarks.strategies
 
 An attempt is `acquire` and `release` of the pool, i.e. the strategy's pick, the counts and the eligibility;
 `+ health` adds the report of its success. Two loads: `steady` keeps 8 attempts a server in flight without a
@@ -11,12 +11,16 @@ Process time, best of five rounds.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections import deque
+from collections.abc import Iterator
 from random import Random
 from time import process_time
 
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.bench import Bench
+from benchmarks.figures import Figure
 from lbrun.balance import STRATEGIES, Pool, PoolSettings, ProbeOutcome, make_strategy
 
 PER_SERVER = 8
@@ -71,32 +75,44 @@ def _loop_s(attempts: int) -> float:
     return process_time() - started
 
 
+TARGETS_US = {3: 1.0, 1000: 3.0}
+
+
+def run(bench: Bench) -> Iterator[Figure]:
+    """Each strategy at 3 and at 1,000 servers, under a steady load."""
+    attempts = bench.n(50_000, 2_000)
+    for servers, target_us in TARGETS_US.items():
+        for name in STRATEGIES:
+            bench.progress(f"{name} over {servers:,} servers")
+            steady = measure(name, servers, pull=False, health=False, attempts=attempts)
+            pull = measure(name, servers, pull=True, health=False, attempts=attempts)
+            yield Figure(
+                f"strategy_{name}_{servers}_us",
+                f"{name}, {servers:,} servers",
+                steady,
+                "us",
+                target_us,
+                note=f"pick and counts of an attempt; {pull:.2f} us where every server is kept full",
+            )
+
+
 def main() -> None:
+    """A table of all strategies under all loads."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--attempts", type=int, default=50_000, help="attempts a round (default 50,000)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    arguments = parser.parse_args()
-    rows = {
-        name: {
-            f"{label} {servers}": round(
-                measure(name, servers, pull=pull, health=health, attempts=arguments.attempts), 2
-            )
-            for servers in (3, 1000)
-            for label, pull, health in (
-                ("steady", False, False),
-                ("pull", True, False),
-                ("steady + health", False, True),
-            )
-        }
-        for name in STRATEGIES
-    }
-    if arguments.json:
-        json.dump({"unit": "us of CPU per attempt", "strategies": rows}, sys.stdout, indent=2)
-        return
-    columns = list(next(iter(rows.values())))
-    print(f"{'us of CPU per attempt':<22}" + "".join(f"{column:>25}" for column in columns))
-    for name, row in rows.items():
-        print(f"{name:<22}" + "".join(f"{row[column]:>25.2f}" for column in columns))
+    attempts = parser.parse_args().attempts
+    loads = (("steady", False, False), ("pull", True, False), ("steady + health", False, True))
+    columns = [(servers, load) for servers in TARGETS_US for load in loads]
+    table = Table(
+        "us of CPU an attempt", *(f"{label}, {servers:,} servers" for servers, (label, _, _) in columns)
+    )
+    for name in STRATEGIES:
+        costs = [
+            measure(name, servers, pull=pull, health=health, attempts=attempts)
+            for servers, (_, pull, health) in columns
+        ]
+        table.add_row(name, *(f"{cost:.2f}" for cost in costs))
+    Console().print(table)
 
 
 if __name__ == "__main__":

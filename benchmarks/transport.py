@@ -1,70 +1,68 @@
-"""What the data plane alone costs: CPU of this process per request, and per 100,000 chunks of a stream.
+"""What the data plane alone costs: CPU of its process per request, and per 100,000 chunks of a stream.
 
-    python benchmarks/transport.py [--seconds 3] [--json FILE] [--profile CASE]
+    python -m benchmarks.transport CASE [--seconds 3] [--profile]
 
-The server is benchmarks/server.c, compiled with `cc`, in a process of its own on loopback. A case is measured
-for some seconds once every connection has carried an answer, so that start-up is not in the figures. The
-memory is what the process grew by, per attempt in flight.
+A case is measured for some seconds once every connection has carried an answer, so that start-up is not in
+the figures. The memory is what the process grew by, per attempt in flight.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import cProfile
 import gc
 import json
 import resource
-import struct
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import uvloop
 
+from benchmarks.bench import Bench
+from benchmarks.figures import BenchmarkError, Figure, median_figure
+from benchmarks.machine import REPOSITORY
+from benchmarks.server import Answers, running
 from lbrun.attempt import AttemptFailure, AttemptResult
 from lbrun.formats import FormatOptions, make_format
 from lbrun.formats.api import RequestFormat
 from lbrun.transport import InlineWorker, make_endpoint, raise_descriptor_limit
 
-HEAD = (
-    b"HTTP/1.1 200 OK\r\ndate: Mon, 01 Jan 2024 00:00:00 GMT\r\nserver: uvicorn\r\n"
-    b"content-type: %b\r\n%b\r\n\r\n"
-)
+TIMEOUT_S = 120
 
 
-HEADINGS = "{:30} {:>9} {:>11} {:>15} {:>14} {:>6} {:>8}".format(
-    "case", "in flight", "requests/s", "CPU us/request", "s/100k chunks", "goal", "KB each"
-)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
-    """chunks: 0 for whole answers. interval_us: 0 for all chunks in one write. goal: us a request, or s per
-    100,000 chunks.
-    """
+    """in_flight: attempts, at all times. target: us a request, or for streams seconds per 100,000 chunks."""
 
-    name: str
+    key: str
+    title: str
     in_flight: int
-    chunks: int = 0
-    interval_us: int = 0
-    goal: float | None = None
+    answers: Answers
+    target: float
 
 
 CASES = (
-    Case("whole answers", 64, goal=15),
-    Case("whole answers", 1024, goal=15),
-    Case("streams, burst", 64, chunks=128, goal=0.10),
-    Case("streams, burst, 1,000 chunks", 64, chunks=1000, goal=0.10),
-    Case("streams, paced", 256, chunks=128, interval_us=5_000, goal=1.0),
-    Case("streams, paced", 10_000, chunks=16, interval_us=200_000, goal=1.0),
+    Case("transport_64_us", "whole answers, 64 in flight", 64, Answers(), 15),
+    Case("transport_1024_us", "whole answers, 1,024 in flight", 1024, Answers(), 15),
+    Case("transport_burst_s", "128-chunk streams in a burst", 64, Answers(128), 0.10),
+    Case("transport_burst_1000_s", "1,000-chunk streams in a burst", 64, Answers(1000), 0.10),
+    Case("transport_paced_s", "128-chunk streams, paced", 256, Answers(128, 5_000), 1.0),
+    Case("transport_10000_s", "10,000 streams in flight, paced", 10_000, Answers(16, 200_000), 1.0),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """n: requests that were measured. cpu_us: each. s_per_100k_chunks: of streams. kb_each: in flight."""
+
+    n: int
+    cpu_us: float
+    s_per_100k_chunks: float | None
+    kb_each: float
 
 
 class Load:
@@ -76,79 +74,29 @@ class Load:
         self.failure: AttemptFailure | None = None
 
     def send(self) -> None:
+        """Submit one more."""
         attempt_id = self.next_id
         self.next_id = attempt_id + 1
         self.worker.submit(attempt_id, attempt_id % self.n_bodies, 0)
 
     def first_token(self, attempt_id: int, at_ns: int, payload: bytes | None) -> None:
+        """Count."""
         self.n_first_tokens += 1
 
     def completed(self, attempt_id: int, result: AttemptResult) -> None:
+        """Count, and keep the number in flight."""
         self.n_completed += 1
         self.send()
 
     def failed(self, attempt_id: int, failure: AttemptFailure) -> None:
+        """None should."""
         self.failure = failure
 
 
-def answer_segments(chunks: int) -> list[bytes]:
-    """What vLLM says, with its framing: 400 bytes of JSON, or an SSE stream with usage at its end."""
-    if not chunks:
-        body = json.dumps(
-            {
-                "id": "cmpl-0123456789abcdef0123456789abcdef",
-                "object": "text_completion",
-                "created": 1700000000,
-                "model": "meta-llama/Llama-3.1-8B-Instruct",
-                "choices": [{"index": 0, "text": "word " * 20, "logprobs": None, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 128, "total_tokens": 256, "completion_tokens": 128},
-            }
-        ).encode()
-        return [HEAD % (b"application/json", b"content-length: %d" % len(body)) + body]
-
-    def event(data: str) -> bytes:
-        text = f"data: {data}\n\n".encode()
-        return b"%x\r\n%b\r\n" % (len(text), text)
-
-    common = '"id":"cmpl-0123456789abcdef","object":"text_completion","created":1700000000,"model":"llama"'
-    token = f'{{{common},"choices":[{{"index":0,"text":" word","logprobs":null,"finish_reason":%s}}]}}'
-    usage = f'{{{common},"choices":[],"usage":{{"prompt_tokens":9,"completion_tokens":{chunks}}}}}'
-    segments = [event(token % ("null" if i < chunks - 1 else '"length"')) for i in range(chunks)]
-    segments[0] = HEAD % (b"text/event-stream; charset=utf-8", b"transfer-encoding: chunked") + segments[0]
-    segments[-1] += event(usage) + event("[DONE]") + b"0\r\n\r\n"
-    return segments
-
-
-@contextlib.contextmanager
-def running_server(program: Path, case: Case) -> Iterator[int]:
-    """Start the server; yields its port."""
-    with tempfile.NamedTemporaryFile() as file:
-        for segment in answer_segments(case.chunks):
-            file.write(struct.pack("<I", len(segment)) + segment)
-        file.flush()
-        command = [str(program), file.name, str(case.interval_us)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            try:
-                assert process.stdout is not None
-                yield int(process.stdout.readline())
-            finally:
-                process.kill()
-
-
-def rss_kb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1024
-
-
-def cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-async def measure(
-    case: Case, port: int, seconds: float, profile: cProfile.Profile | None
-) -> dict[str, float]:
-    """CPU and requests of a window in which the case runs undisturbed."""
-    options = FormatOptions(model="llama", backend="vllm", stream=case.chunks > 0, prompt="text")
+async def measure(case: Case, port: int, seconds: float, profile: cProfile.Profile | None = None) -> Cost:
+    """The cost in a window in which the case runs undisturbed."""
+    answers = case.answers
+    options = FormatOptions(model="llama", backend="vllm", stream=answers.chunks > 0, prompt="text")
     request_format: RequestFormat = make_format("completions", options)
     bodies = [b'{"prompt":"' + b"x" * 1000 + b'"}'] * 1000
     endpoint = make_endpoint(f"http://127.0.0.1:{port}", request_format.path)
@@ -157,62 +105,83 @@ async def measure(
     worker.start(load)
     gc.collect()
     gc.freeze()
-    rss = rss_kb()
+    rss = _rss_bytes()
     for _ in range(case.in_flight):
         load.send()
-    while load.n_completed < case.in_flight and load.failure is None:  # noqa: ASYNC110
+    while load.n_completed < case.in_flight and load.failure is None:  # noqa: ASYNC110 - only the warm-up
         await asyncio.sleep(0.1)
-    rss = rss_kb() - rss
-    stream_s = case.interval_us * case.chunks / 1e6
-    seconds = max(seconds, 2 * stream_s)
+    rss = _rss_bytes() - rss
+    stream_s = answers.interval_us * answers.chunks / 1e6
     if profile is not None:
         profile.enable()
-    n, cpu, wall = load.n_completed, cpu_s(), time.monotonic()
-    await asyncio.sleep(seconds)
-    n, cpu, wall = load.n_completed - n, cpu_s() - cpu, time.monotonic() - wall
+    n, cpu_s = load.n_completed, _cpu_s()
+    await asyncio.sleep(max(seconds, 2 * stream_s))
+    n, cpu_s = load.n_completed - n, _cpu_s() - cpu_s
     if profile is not None:
         profile.disable()
     await worker.close()
     if load.failure is not None:
-        raise SystemExit(f"{case.name}: {load.failure}")
-    return {"requests": n, "per_s": n / wall, "cpu_us": cpu / n * 1e6, "kb_each": rss / case.in_flight}
+        raise BenchmarkError(f"{case.title}: {load.failure}")
+    cpu_us = cpu_s / n * 1e6
+    per_chunks = cpu_us / answers.chunks / 10 if answers.chunks else None
+    return Cost(n, cpu_us, per_chunks, rss / 1e3 / case.in_flight)
+
+
+def _rss_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def run(bench: Bench) -> Iterator[Figure]:
+    """Each case in a process of its own, so that none inherits another's heap."""
+    for index, case in enumerate(CASES):
+        bench.progress(f"data plane alone: {case.title}")
+        costs = [_in_own_process(bench, index) for _ in range(bench.repeats)]
+        note = f"{costs[0].kb_each:.1f} KB resident for each in flight"
+        title = f"Data plane alone, {case.title}"
+        if case.answers.chunks:
+            samples = [cost.s_per_100k_chunks or 0.0 for cost in costs]
+            yield median_figure(case.key, title, samples, "s/100k chunks", case.target, note)
+        else:
+            yield median_figure(
+                case.key, title, [cost.cpu_us for cost in costs], "us/request", case.target, note
+            )
+
+
+def _in_own_process(bench: Bench, index: int) -> Cost:
+    seconds = "0.5" if bench.quick else "2"
+    command = [bench.python, "-m", "benchmarks.transport", str(index), "--seconds", seconds, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=TIMEOUT_S)
+    if done.returncode:
+        raise BenchmarkError(f"{CASES[index].title}: {done.stderr[-2000:]}")
+    return Cost(**json.loads(done.stdout))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """Run one case, or profile it."""
+    cases = "\n".join(f"  {index}  {case.title}" for index, case in enumerate(CASES))
+    parser = argparse.ArgumentParser(
+        description=f"{(__doc__ or '').partition(chr(10))[0]}\n\n{cases}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("case", type=int, choices=range(len(CASES)))
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--profile", type=int, metavar="CASE", help="only this case (from 0), under cProfile")
+    parser.add_argument("--json", action="store_true", help="write the figures as JSON")
+    parser.add_argument("--profile", action="store_true", help="under cProfile, which itself costs much")
     arguments = parser.parse_args()
     raise_descriptor_limit()
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "server"
-        subprocess.run(["cc", "-O2", "-o", program, Path(__file__).with_name("server.c")], check=True)
-        print(f"Python {sys.version.split()[0]}, uvloop {version('uvloop')}")
-        print(HEADINGS)
-        for index, case in enumerate(CASES):
-            if arguments.profile is not None and index != arguments.profile:
-                continue
-            profile = cProfile.Profile() if arguments.profile is not None else None
-            with (
-                running_server(program, case) as port,
-                asyncio.Runner(loop_factory=uvloop.new_event_loop) as r,
-            ):
-                figures = r.run(measure(case, port, arguments.seconds, profile))
-            per_chunks = figures["cpu_us"] / case.chunks / 10 if case.chunks else None
-            results.append({"case": case.name, "in_flight": case.in_flight, "goal": case.goal} | figures)
-            if per_chunks is not None:
-                results[-1]["s_per_100k_chunks"] = per_chunks
-            shown = "" if per_chunks is None else f"{per_chunks:.3f}"
-            print(
-                f"{case.name:30} {case.in_flight:9,} {figures['per_s']:11,.0f} {figures['cpu_us']:15.1f} "
-                f"{shown:>14} {case.goal:6g} {figures['kb_each']:8.1f}"
-            )
-            if profile is not None:
-                profile.print_stats("tottime")
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    case = CASES[arguments.case]
+    profile = cProfile.Profile() if arguments.profile else None
+    with running(case.answers) as server, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        cost = runner.run(measure(case, server.ports[0], arguments.seconds, profile))
+    if profile is not None:
+        profile.print_stats("tottime")
+    figures = asdict(cost)
+    sys.stdout.write(json.dumps(figures) if arguments.json else f"{case.title}: {figures}\n")
 
 
 if __name__ == "__main__":

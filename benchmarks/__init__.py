@@ -1,0 +1,1 @@
+"""What lbrun costs, measured: ``python -m benchmarks``. See docs/performance.md."""

@@ -1,0 +1,1 @@
+"""Other clients, measured against the same server and by the same rule as lbrun."""
