@@ -125,10 +125,12 @@ class ServerHealth:
         reason = self._grounds(now_s, in_flight)
         return self._eject(f"{reason}: {what}", now_s, gone=gone) if reason and not spared else None
 
-    def blame(self, reason: str, now_s: float, *, started_s: float = inf) -> Transition | None:
+    def blame(
+        self, reason: str, now_s: float, *, started_s: float = inf, in_flight: int = 0
+    ) -> Transition | None:
         """Count a failure that turned out to be the server's afterwards, e.g. a 400 that others serve.
 
-        started_s: as in `attempt_failed`.
+        started_s, in_flight: as in `attempt_failed`.
         """
         if started_s < self._blame_from_s:
             return None
@@ -137,7 +139,7 @@ class ServerHealth:
         if self.state is not _READY:
             return None
         self._count_failure(now_s)
-        grounds = self._grounds(now_s)
+        grounds = self._grounds(now_s, in_flight)
         return self._eject(f"{grounds}: {reason}", now_s) if grounds else None
 
     def stalled(self, now_s: float) -> Transition | None:

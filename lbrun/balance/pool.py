@@ -190,7 +190,9 @@ class Pool:
         started_s: as in `failed_attempt`.
         """
         self.last_error[server] = reason
-        return self._apply(self.health[server].blame(reason, now_s, started_s=started_s))
+        return self._apply(
+            self.health[server].blame(reason, now_s, started_s=started_s, in_flight=self.in_flight[server])
+        )
 
     def stalled(self, server: int, now_s: float) -> Transition | None:
         """Attempts are in flight there, and no byte has come for the policy's `stall_s`."""
