@@ -19,7 +19,7 @@ from lbrun.results.outputs import FILE_NAME as OUTPUTS
 from lbrun.results.records import read_requests
 from lbrun.results.result import read_result
 
-_OUT = ("ejected", "excluded", "starting")
+OUT = ("ejected", "excluded", "starting")
 
 
 @dataclass(slots=True)
@@ -171,11 +171,11 @@ class Evidence:
         return [
             f"{event['server']} {event['to']}: {event.get('reason', '')}"
             for event in self.events
-            if event.get("from") in ("ready", "suspect", "trial") and event.get("to") in _OUT
+            if event.get("from") in ("ready", "suspect", "trial") and event.get("to") in OUT
         ]
 
     def _out_at_s(self, mark: Mark) -> float | None:
-        return self._first_at_s(mark.server, mark.broke_s, _OUT)
+        return self._first_at_s(mark.server, mark.broke_s, OUT)
 
     def _first_at_s(self, server: int, after_s: float, states: Sequence[str]) -> float | None:
         for event in self.events:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lbrun.faults.command import Command
-from lbrun.faults.evidence import Mark
+from lbrun.faults.evidence import OUT, Mark
 from lbrun.faults.scenario import Mode, Scenario
 from lbrun.faults.servers import Servers
 
@@ -92,11 +92,11 @@ class Stage:
             self._servers.hurry()
 
     def end(self) -> None:
-        """End whatever still runs."""
+        """End whatever still runs; harmless when called again."""
         if self._run is not None:
             self._run.end()
-        for call in reversed(self.on_end):
-            call()
+        while self.on_end:
+            self.on_end.pop()()
         if self._servers is not None:
             self._servers.stop()
 
@@ -155,7 +155,12 @@ class Stage:
     def until_out(self, *servers: int) -> None:
         """Until these servers have been taken out since they were broken."""
         for server in servers:
-            self._until_state(server, ("ejected", "excluded", "starting"), self._mark(server).broke_s)
+            self._until_state(server, OUT, self._mark(server).broke_s)
+
+    def is_out(self, server: int) -> bool:
+        """Whether a server is out of service now, by what the run has noted."""
+        states = [event["to"] for event in self.run.events() if event.get("server") == self.urls[server]]
+        return bool(states) and states[-1] in OUT
 
     def until_back(self, *servers: int) -> None:
         """Until these servers are in service again, since they were mended."""

@@ -119,7 +119,10 @@ def _dead_on_arrival(stage: Stage) -> None:
 
 
 def _poison(stage: Stage) -> None:
-    """Whoever looks after the servers starts those that die; how many that are is the scenario's finding."""
+    """Whoever looks after the servers starts those that die, slower than lbrun notices, as real ones are.
+
+    How many have died is the scenario's finding.
+    """
     rows = [{"tok_input": [*range(100 + i, 140 + i)]} for i in range(256)]
     rows[_POISONOUS]["tok_input"][3] = 10**6
     data = stage.base / "poison.jsonl"
@@ -132,7 +135,7 @@ def _poison(stage: Stage) -> None:
     def restart_the_dead() -> bool:
         nonlocal deaths
         for server in _ALL:
-            if not stage.servers.alive(server):
+            if not stage.servers.alive(server) and stage.is_out(server):
                 deaths += 1
                 stage.servers.restart(server)
                 stage.until(lambda server=server: stage.servers.answers(server), "it answers")  # type: ignore[misc]
