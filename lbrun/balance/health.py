@@ -39,6 +39,7 @@ class ServerHealth:
         "_deadline_s",
         "_earliest_trial_s",
         "_failures_in_a_row",
+        "_last_ok_s",
         "_may_join",
         "_policy",
         "_poll_gap_s",
@@ -62,6 +63,7 @@ class ServerHealth:
         self._backoff = Backoff(policy, random)
         self._window = OutcomeWindow(policy.window_s, now_s)
         self._failures_in_a_row = 0
+        self._last_ok_s = -inf
         self._blame_from_s = -inf  # attempts that started earlier belong to a past that is settled
         self._ready_since_s = now_s
         self._quiet_until_s = -inf  # no suspicion before, but of a failure
@@ -82,6 +84,7 @@ class ServerHealth:
     def attempt_ok(self, now_s: float) -> Transition | None:
         """An attempt had a full answer. A server on trial has passed it."""
         self._failures_in_a_row = 0
+        self._last_ok_s = now_s
         self._window.ok(now_s)
         if self.state is _TRIAL:
             return self._to_ready("a request succeeded", now_s)
@@ -138,7 +141,11 @@ class ServerHealth:
             return self._eject(f"failed on trial: {reason}", now_s)
         if self.state is not _READY:
             return None
-        self._count_failure(now_s)
+        if started_s < self._last_ok_s:
+            # a verdict comes late; whoever has answered meanwhile has broken the row already
+            self._window.failed(now_s)
+        else:
+            self._count_failure(now_s)
         grounds = self._grounds(now_s, in_flight)
         return self._eject(f"{grounds}: {reason}", now_s) if grounds else None
 

@@ -512,3 +512,16 @@ def test_a_server_that_fails_every_attempt_is_ejected_when_half_of_what_it_had_h
         fail(bench)
     assert bench.pool.state(0) is ServerState.EJECTED
     assert "8 failures in a row" in bench.transitions[-1].reason
+
+
+def test_late_blame_for_what_was_before_a_success_makes_no_row(make_bench) -> None:
+    bench = make_bench(2)
+    refused_s = bench.now_s
+    bench.pass_time(1.0)
+    bench.pool.succeeded(0, bench.now_s)
+    for _ in range(5):
+        bench.pool.blame(0, "HTTP 422", bench.now_s, started_s=refused_s)
+    assert bench.pool.state(0) is ServerState.READY
+    for _ in range(3):
+        bench.pool.blame(0, "HTTP 422", bench.now_s, started_s=bench.now_s)
+    assert bench.pool.state(0) is ServerState.EJECTED
