@@ -59,7 +59,8 @@ class Scenario:
     of the pool beyond `lbrun.faults.servers.FAST`; None: lbrun starts its own. overrides: of every run.
     samples: issued by LoadGen, in multiples of 256 (the bundled data). bound_s: the whole scenario ends
     within. unless: why it cannot be run on this machine, None where it can. check: further problems.
-    quick: cheap and telling enough for every run of the tests.
+    quick: modes in which it is cheap and
+    telling enough for every run of the tests.
     """
 
     name: str
@@ -74,7 +75,7 @@ class Scenario:
     bound_s: float = 60.0
     unless: Callable[[], str | None] = lambda: None
     check: Callable[[Evidence], list[str]] = lambda evidence: []
-    quick: bool = False
+    quick: tuple[Mode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,9 +78,10 @@ class Stage:
             self.servers  # noqa: B018 - it is opened by being asked for
             pool = [f"servers.urls=[{','.join(self.urls)}]"]
         arguments = [*pool, *_load(scenario, self.mode), *scenario.overrides, *overrides]
+        by_key = {argument.partition("=")[0]: argument for argument in arguments}  # the last one wins
         self._run = Command(
             self.folder,
-            arguments,
+            list(by_key.values()),
             wrapper=self.wrapper,
             environment=self.environment,
             deadline_s=self._deadline_s,

@@ -70,7 +70,7 @@ def _breaking(
     overrides: tuple[str, ...] = (),
     samples: int = 1024,
     modes: tuple[Mode, ...] = (Mode.OFFLINE, Mode.SERVER),
-    quick: bool = False,
+    quick: tuple[Mode, ...] = (),
 ) -> Scenario:
     return Scenario(
         name=name,
@@ -106,7 +106,7 @@ SCENARIOS = (
         "LOST_BEFORE_BYTE",
         "STALE_CONNECTION",
     ),
-    _breaking("reset_mid_stream", "half of each answer, then RST", "CUT", quick=True),
+    _breaking("reset_mid_stream", "half of each answer, then RST", "CUT", quick=(Mode.SERVER,)),
     _breaking(
         "eof_no_end_mark",
         "streams end well in HTTP, without finish reason and [DONE]",
@@ -122,7 +122,7 @@ SCENARIOS = (
         "a dying vLLM: half of a stream, an error event, then [DONE]; whole answers become 500",
         "ERROR_IN_ANSWER",
         "HTTP_5XX",
-        quick=True,
+        quick=(Mode.SERVER,),
     ),
     _breaking("empty_body", "status 200 without a byte", "EMPTY_ANSWER", "MALFORMED", "NO_END_MARK"),
     _breaking("oversized_head", "headers without an end", "TOO_LARGE", "MALFORMED", overrides=_SMALL_ANSWERS),
@@ -154,7 +154,7 @@ SCENARIOS = (
         expected=_STAYS,
         overrides=("model.payload=text",),
         samples=512,
-        quick=True,
+        quick=(Mode.SERVER,),
     ),
     Scenario(
         name="slow_server",

@@ -260,7 +260,7 @@ SCENARIOS = (
         about="Ctrl-C: what is in flight may end, the rest is given up",
         act=_signalled(signal.SIGINT, 1),
         expected=_INTERRUPTED,
-        quick=True,
+        quick=(Mode.OFFLINE,),
     ),
     Scenario(
         name="sigint_twice",

@@ -164,7 +164,7 @@ SCENARIOS = (
         about="one of three servers is killed, and started again once it is out",
         act=_killed,
         expected=Expected(out_within_s=KILLED_OUT_WITHIN_S, back_within_s=BACK_WITHIN_S),
-        quick=True,
+        quick=(Mode.OFFLINE,),
     ),
     Scenario(
         name="sigstop",
@@ -217,7 +217,7 @@ SCENARIOS = (
             says=("All servers marked as failed",),
             ends_within_s=_GRACE_S + 5.0,
         ),
-        quick=True,
+        quick=(Mode.OFFLINE,),
     ),
     Scenario(
         name="all_stop_and_go_on",

@@ -176,7 +176,7 @@ SCENARIOS = (
         about="one server answers 400 to what the others serve",
         act=until_out("status_400", and_back=False),
         expected=_OUT,
-        quick=True,
+        quick=(Mode.OFFLINE,),
     ),
     _refused_everywhere("status_400"),
     _refused_everywhere("status_422"),
