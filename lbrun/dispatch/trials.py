@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from lbrun.dispatch.sample import OpenSample
 
-HARMLESS_AFTER_S = 2.0
-"""A server that lives so long under a suspect takes the next one: a bound on how long suspects wait."""
+HARMLESS_AFTER_S = 0.05
+"""A server that lives so long under a suspect takes the next one. What kills a server does so at once; and a
+server that was merely killed leaves hundreds of suspects, who must not wait for each other's whole answers.
+"""
 
 
 class _Trial(NamedTuple):
