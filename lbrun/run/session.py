@@ -28,6 +28,7 @@ from lbrun.results.outputs import OutputLog
 from lbrun.results.records import Recorder
 from lbrun.run.channel import Channel, Message
 from lbrun.run.delays import ClientWatch, DelayHistogram
+from lbrun.run.wall_clock import WallClockWatch
 
 log = logging.getLogger("lbrun.run")
 
@@ -52,6 +53,7 @@ class Session:
         self._test_done = asyncio.Event()
         self._warnings: list[str] = []
         self._test_error: str | None = None
+        self._wall_clock = WallClockWatch()
         self._dispatcher: Dispatcher | None = None
         self._n_samples = 0
         self.loadgen_running = False
@@ -120,6 +122,7 @@ class Session:
         progress = asyncio.ensure_future(self._report_progress(dispatcher, parts, total))
         began_ns = time.monotonic_ns()
         watch.start()
+        self._wall_clock = WallClockWatch()
         self._start_loadgen(test, dispatcher, loop)
         interrupted = await self._until_over(dispatcher)
         duration_s = (time.monotonic_ns() - began_ns) / 1e9
@@ -236,6 +239,9 @@ class Session:
     async def _report_progress(self, dispatcher: Dispatcher, parts: build.Parts, total: int) -> None:
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL_S)
+            self._wall_clock.look()
+            if self._wall_clock.makes_loadgen_wait:
+                dispatcher.break_off(self._wall_clock.describe())
             self._channel.send(self._snapshot(dispatcher, parts, total))
 
     def _snapshot(self, dispatcher: Dispatcher, parts: build.Parts, total: int) -> Message:
@@ -267,6 +273,13 @@ class Session:
             problems.append(self._test_error)
         if dispatcher.broken and dispatcher.broken != "interrupted":
             problems.append(dispatcher.broken)
+        self._wall_clock.look()
+        set_clock = self._wall_clock.describe()
+        if set_clock and self._wall_clock.makes_figures_worthless:
+            if set_clock not in problems:
+                problems.append(set_clock)
+        elif set_clock:
+            self._warnings.append(set_clock)
         if counts.issued != counts.completed + counts.failed:
             problems.append(
                 f"{counts.issued} samples issued, but {counts.completed} completed and {counts.failed} failed"
