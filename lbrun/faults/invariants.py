@@ -9,6 +9,7 @@ from typing import Any
 from lbrun.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from lbrun.faults.evidence import Evidence
 from lbrun.faults.scenario import Expected, Mode
+from lbrun.results.outputs import FILE_NAME as OUTPUTS
 
 _EXIT_OF = {"VALID": 0, "INVALID": 3, "FAILED": EXIT_FAILED}
 _SHOWN = 3
@@ -29,6 +30,8 @@ def false_successes(evidence: Evidence) -> list[str]:
     right, as_text = evidence.right_answers, evidence.result["config"]["model"]["payload"] == "text"
     found = []
     said = {line["query_id"]: line for line in evidence.outputs}
+    # a run that was cut, or whose disk is full, has lost the end of its answers, and says so
+    incomplete = evidence.result.get("state") == "running" or OUTPUTS in str(evidence.result["errors"])
     for row in evidence.rows:
         if row["failure"] is not None:
             continue
@@ -37,8 +40,7 @@ def false_successes(evidence: Evidence) -> list[str]:
         line = said.get(row["query_id"])
         output = None if line is None else line.get("text" if as_text else "token_ids")
         is_right = output == wanted and row["n_tokens"] == len(answer)
-        # a run that was cut has lost the end of its answers, not of its records
-        if not is_right and not (line is None and evidence.result.get("state") == "running"):
+        if not is_right and not (line is None and incomplete):
             found.append(f"sample {row['sample_index']} passes as answered with {_short(output)}")
     return found + _more_than_servers_gave(evidence)
 

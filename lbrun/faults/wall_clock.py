@@ -13,6 +13,7 @@ from pathlib import Path
 _SOURCE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -44,6 +45,31 @@ time_t time(time_t *t) {
     clock_gettime(CLOCK_REALTIME, &now);
     if (t) *t = now.tv_sec;
     return now.tv_sec;
+}
+/* who waits until a moment of this clock has to wait until that moment of the kernel's */
+static struct timespec kernels(const struct timespec *moment) {
+    struct timespec moved = *moment;
+    moved.tv_sec -= shift();
+    return moved;
+}
+int pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *until) {
+    static int (*real)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+    if (!real) real = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+    struct timespec moved = kernels(until);
+    return real(c, m, &moved);
+}
+int pthread_cond_clockwait(pthread_cond_t *c, pthread_mutex_t *m, clockid_t id,
+                           const struct timespec *until) {
+    static int (*real)(pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "pthread_cond_clockwait");
+    struct timespec moved = id == CLOCK_REALTIME ? kernels(until) : *until;
+    return real(c, m, id, &moved);
+}
+int clock_nanosleep(clockid_t id, int flags, const struct timespec *until, struct timespec *rest) {
+    static int (*real)(clockid_t, int, const struct timespec *, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_nanosleep");
+    struct timespec moved = id == CLOCK_REALTIME && flags == TIMER_ABSTIME ? kernels(until) : *until;
+    return real(id, flags, &moved, rest);
 }
 """
 

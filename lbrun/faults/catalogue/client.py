@@ -106,9 +106,18 @@ def _clock_jumps(stage: Stage) -> None:
     stage.linger(2.0)
     stage.servers.restart(stage.VICTIM)
     stage.until(lambda: stage.servers.answers(stage.VICTIM), "the server answers")
-    clock.jump(0)
-    stage.linger(4.0)
+    stage.finish()
     stage.marks.clear()  # events carry the wall clock's times
+
+
+def _clock_goes_back(stage: Stage) -> None:
+    clock = JumpingClock(stage.base)
+    clock.jump(_HOUR_S)
+    stage.environment = clock.environment
+    stage.start()
+    stage.until_busy(0)
+    stage.breaks()
+    clock.jump(0)
 
 
 def _clock_did_not_matter(evidence: Evidence) -> list[str]:
@@ -249,9 +258,20 @@ SCENARIOS = (
         check=_told_of_the_disk,
     ),
     Scenario(
+        name="clock_goes_back",
+        about="the wall clock is put back by an hour: LoadGen would wait for it, the run ends and says why",
+        act=_clock_goes_back,
+        expected=Expected(
+            exit_status=frozenset({EXIT_FAILED}), lost=(0, None), says=("back by 3,600",), ends_within_s=5.0
+        ),
+        unless=no_compiler,
+    ),
+    Scenario(
         name="clock_jumps",
-        about="the wall clock jumps by an hour, a server dies and returns, the clock jumps back",
+        about="the wall clock is put forward by an hour, a server dies and returns: the run says that "
+        "LoadGen's times are wrong",
         act=_clock_jumps,
+        expected=Expected(exit_status=frozenset({EXIT_FAILED}), says=("forward by 3,600",)),
         unless=no_compiler,
         check=_clock_did_not_matter,
     ),
