@@ -15,6 +15,8 @@ from lbrun.transport.settings import Limits
 
 log = logging.getLogger(__name__)
 
+HOLD_S = 0.5
+
 
 class DialQueue:
     """Makes connections for lanes whose attempts wait for one; servers take turns.
@@ -45,6 +47,17 @@ class DialQueue:
             lane.in_dial_queue = True
             self._lanes.append(lane)
             self._proceed()
+
+    def hold(self, lane: Lane) -> None:
+        """Make no connection for the lane for a while: this machine has nothing left to make one of."""
+        lane.held = True
+        asyncio.get_running_loop().call_later(HOLD_S, self.release, lane)
+
+    def release(self, lane: Lane) -> None:
+        """Make connections again."""
+        lane.held = False
+        if not self._closed:
+            self.serve(lane)
 
     def stop(self, lane: Lane) -> None:
         """Give up the connections that are being made for the lane."""

@@ -26,7 +26,8 @@ class Lane:
     idle: kept-alive connections, the last used last, which is taken first: few stay warm, the rest age.
     line: attempts that any connection will do for, oldest first. fresh_line: those that need a new one.
     dialing: connections in the making; which attempt one will carry is open until it is made, so that an
-    attempt in line can also ride on a connection that gets free before.
+    attempt in line can also ride on a connection that gets free before. held: none is to be made for now.
+    n_open: connections that are open, at rest or not.
     """
 
     __slots__ = (
@@ -35,10 +36,12 @@ class Lane:
         "endpoint",
         "fresh_line",
         "head",
+        "held",
         "idle",
         "in_dial_queue",
         "last_byte_ns",
         "line",
+        "n_open",
         "server",
     )
 
@@ -49,12 +52,12 @@ class Lane:
         self.line: OrderedDict[int, Waiting] = OrderedDict()
         self.fresh_line: OrderedDict[int, Waiting] = OrderedDict()
         self.dialing: set[asyncio.Task[Connection]] = set()
-        self.in_dial_queue = False
-        self.last_byte_ns = 0
+        self.in_dial_queue = self.held = False
+        self.last_byte_ns = self.n_open = 0
 
     def wants_connection(self) -> bool:
-        """More attempts are in line than connections are being made."""
-        return len(self.line) + len(self.fresh_line) > len(self.dialing)
+        """More attempts are in line than connections are being made, and some may be made."""
+        return not self.held and len(self.line) + len(self.fresh_line) > len(self.dialing)
 
     def take(self, *, new_connection: bool) -> tuple[int, Waiting] | None:
         """Take the attempt out of the line that a connection should carry next."""

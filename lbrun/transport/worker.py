@@ -145,6 +145,10 @@ class InlineWorker:
     def lost(self, connection: Connection) -> None:
         """Forget the connection."""
         self._connections.discard(connection)
+        lane = connection.lane
+        lane.n_open -= 1
+        if lane.held and not lane.n_open:
+            self._dials.release(lane)  # nothing is left for the line to ride on
         self._lost.set()
 
     def first_token(self, connection: Connection) -> None:
@@ -244,6 +248,7 @@ class InlineWorker:
 
     def _made(self, connection: Connection) -> None:
         self._connections.add(connection)
+        connection.lane.n_open += 1
         if self._closed:
             connection.close()
             return
@@ -269,6 +274,10 @@ class InlineWorker:
 
     def _not_made(self, lane: Lane, error: DialError) -> None:
         now_ns = monotonic_ns()
+        if error.kind is FailureKind.LOCAL and lane.n_open and not lane.fresh_line:
+            # no descriptor or port is left: the line rides on the connections that are there, in turn
+            self._dials.hold(lane)
+            return
         if error.kind is FailureKind.DNS:  # true for all in line
             stricken = lane.all_in_line()
         elif error.kind is FailureKind.CONNECT_TIMEOUT:  # for all who have waited as long

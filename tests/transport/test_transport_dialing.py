@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transport_peers import Server, Sink, Words, always, bench, run, whole
+from transport_peers import Peer, Server, Sink, Words, always, bench, run, whole
 
 from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint, raise_descriptor_limit
@@ -282,6 +282,54 @@ def test_no_descriptor_left_is_nobodys_fault_and_passes() -> None:
                 assert failure.message == "this machine cannot open a connection: Too many open files"
             b.submit(5)
             await b.sink.result(5)
+
+    run(main())
+
+
+def test_without_descriptors_attempts_take_turns_on_the_connections_that_there_are() -> None:
+    async def main() -> None:
+        async with bench(always(whole())) as b:
+            b.submit(0)
+            await b.sink.result(0)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            lowest_free = os.dup(0)
+            os.close(lowest_free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            try:
+                for attempt_id in range(1, 20):
+                    b.submit(attempt_id)
+                await b.sink.until(lambda: len(b.sink.outcomes) == 20)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for attempt_id in range(20):
+                await b.sink.result(attempt_id)
+
+    run(main())
+
+
+def test_attempts_do_not_wait_for_a_connection_that_has_gone_while_there_are_no_descriptors() -> None:
+    async def answer_one_and_break_off(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(whole())
+        await peer.request()
+        await asyncio.sleep(0.05)  # until the other attempt has found out that it gets no connection
+        await peer.reset()
+
+    async def main() -> None:
+        async with bench(answer_one_and_break_off) as b:
+            b.submit(0)
+            await b.sink.result(0)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            lowest_free = os.dup(0)
+            os.close(lowest_free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+            try:
+                b.submit(1)
+                b.submit(2)
+                await b.sink.until(lambda: len(b.sink.outcomes) == 3)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            await b.sink.failure(1)
 
     run(main())
 
