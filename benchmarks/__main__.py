@@ -1,4 +1,4 @@
-"""Measure what lbrun costs: ``python -m benchmarks``. About twelve minutes for everything but the peers."""
+"""Measure what lbrun costs: ``python -m benchmarks``. About a quarter of an hour, the other clients apart."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     )
     choices = [b.name for b in BENCHMARKS] + ["none"]
     parser.add_argument("only", nargs="*", choices=[*choices, []], help="these benchmarks only (all)")
-    parser.add_argument("--repeats", type=int, default=3, help="of each measurement; the median counts (3)")
+    parser.add_argument("--repeats", type=int, default=2, help="of each measurement; the median counts (2)")
     parser.add_argument("--quick", action="store_true", help="only see that it works")
     parser.add_argument("--json", type=Path, default=LATEST, metavar="FILE", help="write figures here")
     parser.add_argument(

@@ -20,7 +20,7 @@ class Bench:
 
     lbrun: Lbrun
     scratch: Path
-    repeats: int = 3
+    repeats: int = 2
     quick: bool = False
     progress: Callable[[str], None] = lambda text: None
 

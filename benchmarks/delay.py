@@ -18,7 +18,7 @@ TARGET_MS = 2.0
 def run(bench: Bench) -> Iterator[Figure]:
     """From LoadGen to the wire and back, over paced streams; then all of it in one figure."""
     overrides = ("scenario=server", f"scenario.target_qps={QPS}")
-    n = bench.n(20_000, 2_000)
+    n = bench.n(12_000, 2_000)
     bench.progress(f"{QPS:,} paced streams a second")
     with running(Answers(CHUNKS, INTERVAL_US, PHASES)) as server:
         result = bench.lbrun.run(server.urls, n, *overrides).result

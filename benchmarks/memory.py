@@ -37,7 +37,7 @@ def _per_sample(bench: Bench) -> Figure:
 
 
 def _over_time(bench: Bench) -> Figure:
-    n = bench.n(45_000, 6_000)
+    n = bench.n(30_000, 6_000)
     bench.progress("memory over time")
     overrides = ("scenario=server", f"scenario.target_qps={_STEADY_QPS}")
     with running(Answers(chunks=8)) as server:

@@ -66,5 +66,10 @@ def _servers(bench: Bench, strategy: str) -> Iterator[Figure]:
         medians[many] / medians[few],
         "x",
         TARGET,
-        note=f"{medians[few]:.1f} and {medians[many]:.1f} us, {IN_FLIGHT:,} in flight in both",
+        note=f"{_spread(costs[few])} and {_spread(costs[many])} us, {IN_FLIGHT:,} in flight in both",
     )
+
+
+def _spread(samples: list[float]) -> str:
+    """Every measurement, for a ratio says nothing of how sure it is."""
+    return ", ".join(f"{sample:.1f}" for sample in samples)

@@ -91,5 +91,5 @@ CLIENTS = (
     _loop("aiohttp", (1_000, 11_000)),
     _loop("httpx", (200, 1_200)),
     Client("AIPerf", "aiperf", (300, 3_300), _aiperf, _aiperf_done, repeats=1),
-    Client("GuideLLM", "guidellm", (300, 2_300), _guidellm, _guidellm_done, repeats=1),
+    Client("GuideLLM", "guidellm", (300, 1_300), _guidellm, _guidellm_done, repeats=1),
 )
