@@ -53,6 +53,9 @@ LOSSES = frozenset({FailureKind.LOST_BEFORE_BYTE, FailureKind.CUT, FailureKind.S
 """Failures by which a server's death shows in an attempt that it had already received."""
 
 POISON_DEATHS = 2
+"""So many servers must have died under a sample, each while it was the last suspect that they got."""
+MAX_DEATHS = 3
+"""Or so many in any case: what kills may do so late."""
 MAX_PAUSES = 40
 """So often a sample is put off by 429 or for want of a descriptor before it fails."""
 POLL_S = 0.25
@@ -99,8 +102,9 @@ class History:
 
     counts: attempts that count, by server. refused: servers that answered 4xx, with that answer.
     deaths: servers that went down under an attempt of this sample; undecided: servers that lost one, and of
-    which it is not known yet whether they are down, which is waited for until verdict_by_s. ready_at_s: when
-    a server may be asked again. waiting_since_s: since when every server that is left has been down.
+    which it is not known yet whether they are down, which is waited for until verdict_by_s. outlived: servers
+    that lived on under the sample before they went down, so that it is hardly what killed them. ready_at_s:
+    when a server may be asked again. waiting_since_s: since when every server that is left has been down.
     """
 
     tries: list[Try] = field(default_factory=list)
@@ -108,6 +112,7 @@ class History:
     refused: dict[int, AttemptFailure] = field(default_factory=dict)
     deaths: set[int] = field(default_factory=set)
     undecided: set[int] = field(default_factory=set)
+    outlived: set[int] = field(default_factory=set)
     verdict_by_s: float = 0.0
     ready_at_s: dict[int, float] = field(default_factory=dict)
     pauses: int = 0
@@ -120,6 +125,11 @@ class History:
     def is_suspect(self, in_doubt: Collection[int]) -> bool:
         """A server has died under an attempt of the sample, or may have."""
         return bool(self.deaths) or any(server in self.undecided for server in in_doubt)
+
+    @property
+    def is_poison(self) -> bool:
+        """So many servers have died under it that it is not sent again."""
+        return len(self.deaths - self.outlived) >= POISON_DEATHS or len(self.deaths) >= MAX_DEATHS
 
 
 class Plan(NamedTuple):
@@ -195,9 +205,10 @@ class RetryRules:
         the eligible ones among them. returning: those that are down and may come back. in_doubt: those of
         which a probe will tell soon whether they are there.
         """
-        if len(history.deaths) >= POISON_DEATHS:
+        if history.is_poison:
+            n = "two" if len(history.deaths) == POISON_DEATHS else "three"
             return Plan(
-                failure="its attempts coincided with the death of two servers, so it is not sent again; "
+                failure=f"its attempts coincided with the death of {n} servers, so it is not sent again; "
                 "last: " + history.last_message
             )
         if history.pauses > MAX_PAUSES:
@@ -228,7 +239,8 @@ class RetryRules:
     @staticmethod
     def _awaits_verdict(history: History, in_doubt: Collection[int], now_s: float) -> bool:
         """The sample may have killed its second server, and it will be known soon."""
-        if now_s >= history.verdict_by_s or len(history.deaths | history.undecided) < POISON_DEATHS:
+        doubted = (history.deaths | history.undecided) - history.outlived
+        if now_s >= history.verdict_by_s or len(doubted) < POISON_DEATHS:
             return False
         return any(server in in_doubt for server in history.undecided)
 

@@ -17,6 +17,8 @@ HARMLESS_AFTER_S = 0.05
 """A server that lives so long under a suspect takes the next one. What kills a server does so at once; and a
 server that was merely killed leaves hundreds of suspects, who must not wait for each other's whole answers.
 """
+KILLS_WITHIN_S = 2.0
+"""A server that goes down later than this after it got a suspect has hardly died of it."""
 
 
 class _Trial(NamedTuple):
@@ -39,6 +41,11 @@ class Trials:
     def begin(self, server: int, sample: OpenSample, now_s: float) -> None:
         """A suspect is sent to a server."""
         self._at[server] = _Trial(sample, now_s)
+
+    def may_have_killed(self, sample: OpenSample, now_s: float) -> bool:
+        """Whether the sample is the last suspect that its server got, and a recent one."""
+        trial = self._at.get(sample.server)
+        return trial is not None and trial.sample is sample and now_s - trial.began_s <= KILLS_WITHIN_S
 
     def wait(self, sample: OpenSample) -> None:
         """No server may take the suspect now."""

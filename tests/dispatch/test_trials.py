@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lbrun.dispatch.retry import History
 from lbrun.dispatch.sample import OpenSample
-from lbrun.dispatch.trials import HARMLESS_AFTER_S, Trials
+from lbrun.dispatch.trials import HARMLESS_AFTER_S, KILLS_WITHIN_S, Trials
 
 
 def a_sample(index: int = 0, server: int = -1) -> OpenSample:
@@ -59,3 +59,21 @@ def test_a_sample_is_a_suspect_while_a_server_that_lost_it_may_be_dead() -> None
     assert not history.is_suspect(in_doubt=[0])
     assert History(deaths={1}).is_suspect(in_doubt=[])
     assert not History().is_suspect(in_doubt=[0, 1])
+
+
+def test_only_the_last_suspect_of_a_server_may_have_killed_it_and_not_for_long() -> None:
+    trials = Trials()
+    first, second = a_sample(1, server=0), a_sample(2, server=0)
+    trials.begin(0, first, 10.0)
+    assert trials.may_have_killed(first, 10.0 + KILLS_WITHIN_S)
+    assert not trials.may_have_killed(first, 10.1 + KILLS_WITHIN_S)
+    trials.begin(0, second, 10.1)
+    assert not trials.may_have_killed(first, 10.1)
+    assert trials.may_have_killed(second, 10.1)
+
+
+def test_deaths_that_came_late_make_a_sample_poison_only_when_they_are_many() -> None:
+    assert History(deaths={0, 1}).is_poison
+    assert not History(deaths={0, 1}, outlived={1}).is_poison
+    assert History(deaths={0, 1, 2}, outlived={1}).is_poison
+    assert History(deaths={0, 1, 2}, outlived={1, 2}).is_poison
