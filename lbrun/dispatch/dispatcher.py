@@ -339,7 +339,7 @@ class Dispatcher:
         history = sample.history
         if history is None:
             history = sample.history = History()
-        elif (history.deaths or history.undecided) and not self._trials.may_have_killed(sample, now_s):
+        elif failure.sent and kind in LOSSES and not self._trials.may_have_killed(sample, now_s):
             history.outlived.add(server)
         self._end_trial(sample)
         self._rules.note(history, server, failure, now_s)

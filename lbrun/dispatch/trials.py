@@ -31,6 +31,7 @@ class Trials:
 
     def __init__(self) -> None:
         self._at: dict[int, _Trial] = {}
+        self._out: set[OpenSample] = set()
         self._waiting: deque[OpenSample] = deque()
 
     def open_among(self, servers: Sequence[int], now_s: float) -> Sequence[int]:
@@ -41,9 +42,15 @@ class Trials:
     def begin(self, server: int, sample: OpenSample, now_s: float) -> None:
         """A suspect is sent to a server."""
         self._at[server] = _Trial(sample, now_s)
+        self._out.add(sample)
 
     def may_have_killed(self, sample: OpenSample, now_s: float) -> bool:
-        """Whether the sample is the last suspect that its server got, and a recent one."""
+        """Whether the sample is the last suspect that its server got, and a recent one.
+
+        Also true of a sample that was not sent as a suspect: nobody has watched what it outlived.
+        """
+        if sample not in self._out:
+            return True
         trial = self._at.get(sample.server)
         return trial is not None and trial.sample is sample and now_s - trial.began_s <= KILLS_WITHIN_S
 
@@ -53,6 +60,7 @@ class Trials:
 
     def end(self, sample: OpenSample) -> OpenSample | None:
         """An attempt has ended; the suspect that may have its turn now, if it was one's and another waits."""
+        self._out.discard(sample)
         trial = self._at.get(sample.server)
         if trial is None or trial.sample is not sample:
             return None
@@ -66,4 +74,5 @@ class Trials:
     def clear(self) -> Sequence[OpenSample]:
         """End all; those that have waited."""
         self._at.clear()
+        self._out.clear()
         return self.due(len(self._waiting))

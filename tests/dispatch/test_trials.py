@@ -77,3 +77,9 @@ def test_deaths_that_came_late_make_a_sample_poison_only_when_they_are_many() ->
     assert not History(deaths={0, 1}, outlived={1}).is_poison
     assert History(deaths={0, 1, 2}, outlived={1}).is_poison
     assert History(deaths={0, 1, 2}, outlived={1, 2}).is_poison
+
+
+def test_a_sample_that_was_not_sent_as_a_suspect_has_outlived_nothing() -> None:
+    trials = Trials()
+    trials.begin(0, a_sample(1, server=0), 10.0)
+    assert trials.may_have_killed(a_sample(2, server=0), 20.0)
