@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -47,12 +48,9 @@ class Screen:
         last = self._last
         text = str(message["text"])
         self._show(
-            Snapshot(
-                done=last.done,
+            replace(
+                last,
                 total=int(message.get("total", last.total)),
-                in_flight=last.in_flight,
-                failed=last.failed,
-                retried=last.retried,
                 servers=self._servers,
                 phase="" if text == "running" else text,
             )
