@@ -224,23 +224,34 @@ class SseDecoder:
         self._ids.extend(ids)
 
     def _read_tail(self) -> None:
-        """Read the last events."""
-        if self._tail:
-            for event in last_events(b"".join(self._tail), self._kept_events).split(BLANK_LINE):
-                data = event_data(event)
-                if data:
-                    self._note(self._reader.event(data))
+        """Read the last events, the last one first, until all is known: most often that takes two of them."""
+        if not self._tail:
+            return
+        latest: Reading | None = None
+        for event in reversed(last_events(b"".join(self._tail), self._kept_events).split(BLANK_LINE)):
+            data = event_data(event)
+            if not data:
+                continue
+            reading = self._reader.event(data)
+            latest = reading if latest is None else self._merged(reading, latest)
+            if latest.finish_reason is not None and latest.n_tokens is not None:
+                break
+        if latest is not None:
+            self._note(latest)
 
     def _note(self, reading: Reading) -> None:
-        """Take over what an event says of the answer as a whole; later events overrule earlier ones."""
-        said = self._said
+        """Take over what an event says of the answer as a whole."""
+        self._said = self._merged(self._said, reading)
+
+    def _merged(self, earlier: Reading, later: Reading) -> Reading:
+        """What two events say together: the later one overrules the earlier."""
         repeats_all = self._reader.cumulative
-        self._said = Reading(
-            text=reading.text if repeats_all else "",
-            ids=reading.ids if repeats_all else (),
-            finish_reason=reading.finish_reason or said.finish_reason,
-            n_tokens=said.n_tokens if reading.n_tokens is None else reading.n_tokens,
-            n_input_tokens=reading.n_input_tokens or said.n_input_tokens,
+        return Reading(
+            text=later.text if repeats_all else "",
+            ids=later.ids if repeats_all else (),
+            finish_reason=later.finish_reason or earlier.finish_reason,
+            n_tokens=earlier.n_tokens if later.n_tokens is None else later.n_tokens,
+            n_input_tokens=later.n_input_tokens or earlier.n_input_tokens,
         )
 
     def _read_unterminated_event(self) -> None:
