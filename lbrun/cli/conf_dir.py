@@ -29,6 +29,12 @@ def check_own_groups(own: Path) -> None:
     for file in sorted(own.rglob("*.yml")):
         problems.append(f"--config-dir: {file} would not be read; rename it to {file.stem}.yaml")
     for file in sorted(own.rglob("*.yaml")):
+        try:
+            file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            problems.append(f"--config-dir: {file} cannot be read: {why}; correct or remove it")
+            continue
         name = file.relative_to(own)
         if (CONF_DIR / name).is_file() and not (CONF_DIR / name).samefile(file):
             problems.append(

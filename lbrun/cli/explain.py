@@ -24,6 +24,7 @@ _TWICE = re.compile(r"(\S+) appears more than once in the final defaults list")
 _ADDED_TWICE = re.compile(r"Multiple values for ([^\s.]+)\.")
 _CHOOSE = re.compile(r"You must specify '([^']+)'")
 _VARIABLE = re.compile(r"Environment variable '([^']+)' not found")
+_FILE = re.compile(r"In '([^']+)': \w+ raised while composing config:\s*(.+)")
 _MERGING = re.compile(r"Error merging override \+*([^=\s]+)")
 
 
@@ -34,7 +35,7 @@ def explain(error: Exception) -> ConfigError:
             return ConfigError(_yaml(cause))
     for cause in _chain(error):
         if isinstance(cause, OmegaConfBaseException) and cause.full_key and not _OVERRIDE.search(str(error)):
-            return ConfigError(f"{cause.full_key}: {_omegaconf(cause)}")
+            return ConfigError(f"{cause.full_key}: {_omegaconf(cause, str(cause.full_key))}")
     if isinstance(error, OverrideParseException):
         key = error.override.partition("=")[0]
         return ConfigError(f"{key}: the value cannot be read; put quotes around it: \"{key}='...'\"")
@@ -46,6 +47,8 @@ def explain(error: Exception) -> ConfigError:
 def _no_option(error: MissingConfigException) -> str:
     group, _, option = str(error.missing_cfg_file).rpartition("/")
     options = sorted(error.options or ())
+    if group in group_options() and not options:
+        return f"{group}: there is no {option!r}; choose one of {', '.join(group_options()[group])}"
     if not group or not options:
         known = ", ".join(group_options())
         return f"{group or option}: there is no such group; the groups are {known}"
@@ -70,6 +73,8 @@ def _composition(message: str) -> str:
         return f"{match[1]}: nothing is chosen; write {match[1]}=..."
     if match := _MERGING.search(message):
         return f"{match[1]}: the value does not fit there; see docs/configuration.md"
+    if match := _FILE.search(message):
+        return f"{match[1]}.yaml: {match[2]}; write lines of the form key: value"
     first = message.strip().splitlines()[0] if message.strip() else "it cannot be composed"
     return f"configuration: {first}"
 
@@ -83,7 +88,7 @@ def _not_there(key: str) -> str:
     return unknown_key(key)
 
 
-def _omegaconf(error: OmegaConfBaseException) -> str:
+def _omegaconf(error: OmegaConfBaseException, name: str) -> str:
     message = str(error).splitlines()[0]
     if match := _VARIABLE.search(message):
         return (
@@ -92,6 +97,13 @@ def _omegaconf(error: OmegaConfBaseException) -> str:
         )
     if isinstance(error, InterpolationKeyError):
         return f"{message[0].lower()}{message[1:]}; name a key that there is"
+    if "index out of range" in message:
+        return "the list has no such element; write the whole list: [a,b]"
+    if message.startswith("Cannot merge"):
+        known = keys.all_keys().get(name)
+        if known is not None and known.type.startswith("list"):
+            return "these are keys, where a list belongs; write a list: [a,b]"
+        return f"this is a list, where keys belong; write them one by one: {name}.KEY=value"
     return f"{message[0].lower()}{message[1:]}; see docs/configuration.md"
 
 

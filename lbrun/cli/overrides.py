@@ -41,6 +41,8 @@ def check_overrides(
     for text in overrides:
         secret = _secret(text)
         found = [secret] if secret else []
+        if not found and text.startswith("="):
+            found = [_syntax(text)]
         if not found:
             try:
                 override = parser.parse_overrides([text])[0]
@@ -89,15 +91,16 @@ def _secret(text: str) -> str | None:
 
 def _syntax(text: str) -> str:
     key, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not key:
         return f"{text!r}: this is no override; write key=value, e.g. strategy=least_outstanding"
     if key == "servers.urls":
         quoted = "\"servers.urls=['http://[::1]:8000']\""
         return f"{key}: the list cannot be read; write {LIST_FORM}, and unusual URLs in quotes: {quoted}"
     if key != key.strip() or value != value.strip():
         return f"{key.strip()}: no spaces around the =; write {key.strip()}=value"
-    if element := re.fullmatch(r"(.+)\[(\d+)\]", key):
-        return f"{key}: an element of a list is reached by a dot; write {element[1]}.{element[2]}=value"
+    if element := re.fullmatch(r"(.+)\[\d+\]", key):
+        whole = LIST_FORM if element[1] == "servers.urls" else f"'{element[1]}=[a,b]'"
+        return f"{key}: brackets do not reach an element of a list; write the whole list: {whole}"
     if not re.fullmatch(r"[\w./@:+~-]+", key):
         return f"{key}: this is not a key; see docs/configuration.md for all of them"
     return f"{key}: the value cannot be read; put quotes around it: \"{key}='...'\""
@@ -110,6 +113,14 @@ def _problems(override: Override, *, multirun: bool, groups: Collection[str]) ->
         if problem is not None:
             yield problem
             return
+    if key == "servers.urls" and override.value() == []:
+        # An unset variable in a script, which must not become a run on the group's own servers.
+        yield f"{key}: the list is empty; write {LIST_FORM}, or leave the key out for the group's servers"
+    if key in ("hydra.run.dir", "hydra.sweep.dir") and override.value() in ("", None):
+        yield f"{key}: it is empty; name a folder: {key}=outputs/my_run"
+    if key in groups and ("://" in (override.input_line or "") or isinstance(override.value(), dict)):
+        single = LIST_FORM if key == "servers" else f"{key}.KEY=value"
+        yield f"{key}: this chooses a group by its name, and sets no values; write {single}"
     if key.partition(".")[0].partition("/")[0] == "hydra" or key in groups:
         return
     if override.package is not None or "/" in key:

@@ -12,6 +12,7 @@ from lbrun.config.problems import Problem, near
 from lbrun.config.schema import RunSettings
 from lbrun.config.strategy import BUILT_IN
 from lbrun.config.urls import LIST_FORM, canonical
+from lbrun.embedded.faults import parse_fault
 
 Check = Callable[[RunSettings, Mapping[str, str]], Iterator[Problem]]
 
@@ -54,6 +55,13 @@ def _embedded(s: RunSettings, _: Mapping[str, str]) -> Iterator[Problem]:
             ("servers.embedded.speeds", "servers.embedded.count"),
             f"{len(embedded.speeds)} speeds for {embedded.count} servers; write at most one for each server",
         )
+    for i, text in enumerate(embedded.faults):
+        server = parse_fault(text).server
+        if server >= embedded.count:
+            yield Problem(
+                (f"servers.embedded.faults[{i}]", "servers.embedded.faults", "servers.embedded.count"),
+                f"there is no server {server}; write one from 0 to {embedded.count - 1}",
+            )
     if s.servers.backend == "openai":
         yield Problem(
             ("servers.backend",), "embedded servers speak vllm or sglang; write servers.backend=vllm"

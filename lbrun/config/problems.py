@@ -42,10 +42,12 @@ def from_pydantic(error: ErrorDetails) -> Problem:
 
 def unknown_key(name: str) -> str:
     """What is said of a key that does not exist, without the key itself."""
+    section, _, last = name.rpartition(".")
+    if section and last == section.rpartition(".")[2]:
+        return f"the keys of a file in {section}/ are below {section} already; leave the line `{last}:` out"
     guess = keys.closest(name)
     if guess is not None:
         return f"there is no such key; did you mean {guess}?"
-    section = name.rpartition(".")[0]
     siblings = [k.rpartition(".")[2] for k in keys.all_keys() if k.rpartition(".")[0] == section]
     where = f"{section} has" if section else "there are"
     return f"there is no such key; {where} {', '.join(siblings)}" if siblings else "there is no such key"

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
-from lbrun.config.base import FilePath, Integer, Number, Section, problem
+from lbrun.config.base import PROBLEM, FilePath, Integer, Number, Section, problem
 from lbrun.config.model import Backend
 from lbrun.config.urls import check_list, check_url
+from lbrun.embedded.faults import parse_fault
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -57,10 +59,19 @@ def _check_limit(value: Any) -> int | Literal["auto"] | None:
     return value
 
 
+def _check_fault(value: str) -> str:
+    try:
+        parse_fault(value)
+    except ValueError as error:
+        raise PydanticCustomError(PROBLEM, "{message}", {"message": str(error)}) from None
+    return value
+
+
 VariableName = Annotated[str, AfterValidator(_check_variable)]
 HeaderName = Annotated[str, AfterValidator(_check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 ServerUrl = Annotated[str, PlainValidator(check_url)]
+FaultText = Annotated[str, AfterValidator(_check_fault)]
 
 
 class HealthSettings(Section):
@@ -139,7 +150,9 @@ class EmbeddedSettings(Section):
     seed: Integer = Field(
         default=0, ge=0, lt=2**63, description="answers are the same for the same prompt and seed"
     )
-    faults: tuple[str, ...] = Field(default=(), description="faults to show, as docs/embedded.md writes them")
+    faults: tuple[FaultText, ...] = Field(
+        default=(), description="faults to show, as docs/embedded.md writes them"
+    )
 
 
 class ServersSettings(Section):

@@ -13,6 +13,8 @@ LIST_FORM = "'servers.urls=[http://a:8000,http://b:8000]'"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _UNPRINTABLE = re.compile(r"[^\x21-\x7e]")
 _IPV6 = re.compile(r"\[[0-9a-fA-F:.]+\]")
+_MANGLED_SCHEME = re.compile(r"^(?:https?(?=:?/))?[:/]*", re.I)  # http:/a, https//a, //a
+_ENDPOINT = re.compile(r"(?:/v1)?/(?:(?:chat/)?completions|models)$|/(?:generate|health|metrics)$")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -43,7 +45,7 @@ def check_url(value: Any) -> str:
     if not value or _UNPRINTABLE.search(value):
         raise problem(f"{value!r} is not a URL", f"write {LIST_FORM}")
     if not _SCHEME.match(value):
-        raise problem(f"{value!r} has no scheme", f"write http://{value.lstrip('/')}")
+        raise problem(f"{value!r} has no scheme", f"write http://{_MANGLED_SCHEME.sub('', value)}")
     parts = urlsplit_or_none(value)
     if parts is None or not parts.hostname or not _is_host(parts.netloc):
         raise problem(f"{_without_query(value)!r} is not a URL", f"write {LIST_FORM}")
@@ -56,7 +58,13 @@ def check_url(value: Any) -> str:
         )
     if not _has_port(parts):
         raise problem(f"{value!r} has no usable port", "write a port from 1 to 65535, or none")
-    return value.rstrip("/")
+    base = value.rstrip("/")
+    if endpoint := _ENDPOINT.search(parts.path.rstrip("/")):
+        raise problem(
+            f"{value!r} ends with the path of one kind of request",
+            f"write the server's base URL: {base.removesuffix(endpoint[0])}",
+        )
+    return base
 
 
 def canonical(url: str) -> str:

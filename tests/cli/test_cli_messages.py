@@ -69,10 +69,46 @@ STRATEGIES = "least_outstanding, least_tokens, peak_ewma, power_of_two, random, 
         (["servers.urls=[http://a:8000"], UNREADABLE),
         (
             ["servers.urls[0]=http://a"],
-            "servers.urls[0]: an element of a list is reached by a dot; write servers.urls.0=value",
+            f"servers.urls[0]: brackets do not reach an element of a list; write the whole list: {LIST}",
+        ),
+        (
+            ["servers.urls.0=http://a"],
+            "servers.urls[0]: the list has no such element; write the whole list: [a,b]",
+        ),
+        (
+            ["servers.urls=[]"],
+            f"servers.urls: the list is empty; write {LIST}, or leave the key out for the group's servers",
+        ),
+        (
+            ["servers.urls={a: b}"],
+            "servers.urls: these are keys, where a list belongs; write a list: [a,b]",
+        ),
+        (
+            ["servers=http://a:8000"],
+            f"servers: this chooses a group by its name, and sets no values; write {LIST}",
+        ),
+        (
+            ["model={name: x}"],
+            "model: this chooses a group by its name, and sets no values; write model.KEY=value",
+        ),
+        (
+            ["servers.urls=[https//a:8000]"],
+            "servers.urls[0]: 'https//a:8000' has no scheme; write http://a:8000",
+        ),
+        (
+            ["servers.urls=[http://a/v1/chat/completions]"],
+            "servers.urls[0]: 'http://a/v1/chat/completions' ends with the path of one kind of request; "
+            "write the server's base URL: http://a",
         ),
         # syntax
         (["run"], "'run': this is no override; write key=value, e.g. strategy=least_outstanding"),
+        (["=accuracy"], "'=accuracy': this is no override; write key=value, e.g. strategy=least_outstanding"),
+        (["hydra.run.dir="], "hydra.run.dir: it is empty; name a folder: hydra.run.dir=outputs/my_run"),
+        (
+            ["model.sampling=[1]"],
+            "model.sampling: this is a list, where keys belong; write them one by one: "
+            "model.sampling.KEY=value",
+        ),
         (["mode =accuracy"], "mode: no spaces around the =; write mode=value"),
         (
             ["servers.served_model=a{b"],
@@ -116,6 +152,10 @@ STRATEGIES = "least_outstanding, least_tokens, peak_ewma, power_of_two, random, 
             ["servers=local", "+servers.headers={X-A: '${oc.env:HOME}'}"],
             "servers.headers.X-A: the variable's value would be written into the run's files; "
             "write its name: +servers.headers_env.X-A=NAME",
+        ),
+        (
+            ["servers.embedded.faults=[9:status_500]"],
+            "servers.embedded.faults[0]: there is no server 9; write one from 0 to 2",
         ),
         # flags
         (["--nope"], "command line: unrecognized arguments: --nope; see python -m lbrun --help"),
@@ -241,3 +281,30 @@ def test_what_ones_own_file_leaves_open_must_be_given(lbrun: Lbrun, tmp_path: Pa
     (own / "mine.yaml").write_text("name: ???\n")
     ended = lbrun("--config-dir", "own", "strategy=mine")
     assert ended.err == "lbrun: strategy.name: it has no value yet; write strategy.name=...\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"- http://a\n",
+            "servers/mine.yaml: Cannot merge DictConfig with ListConfig; write lines of the form",
+        ),
+        (b"urls: [http://\xff]\n", "--config-dir: {own}/mine.yaml cannot be read: it is not UTF-8 text"),
+        (b"defaults: [nowhere]\n", "servers: there is no 'nowhere'; choose one of embedded, local"),
+        (
+            b"servers: {urls: [http://a]}\n",
+            "servers.servers: the keys of a file in servers/ are below servers already; "
+            "leave the line `servers:` out",
+        ),
+    ],
+)
+def test_a_file_of_the_wrong_shape_is_told_what_is_wrong_with_it(
+    lbrun: Lbrun, tmp_path: Path, content: bytes, message: str
+) -> None:
+    own = tmp_path / "own" / "servers"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_bytes(content)
+    ended = lbrun("--config-dir", "own", "servers=mine")
+    assert ended.status == 2
+    assert message.format(own=own) in ended.err

@@ -40,6 +40,11 @@ USER = (
             {"report__xyzzy": 1},
             "report.xyzzy: there is no such key; report has html, record_outputs",
         ),
+        (
+            {"servers__servers": {"urls": []}},
+            "servers.servers: the keys of a file in servers/ are below servers already; "
+            "leave the line `servers:` out",
+        ),
         # types and bounds, with units
         (
             {"client__idle_timeout_s": -1},
