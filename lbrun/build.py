@@ -233,6 +233,8 @@ def loadgen_settings(settings: RunSettings, n_samples: int) -> LoadGenSettings:
         "tpot_latency": _whole(values.tpot_limit_ms),
         "target_latency": _whole(values.latency_limit_ms),
         "target_latency_percentile": None if values.percentile is None else values.percentile * 100,
+    }
+    seeds = {
         "qsl_rng_seed": values.qsl_seed,
         "sample_index_rng_seed": values.sample_seed,
         "schedule_rng_seed": values.schedule_seed,
@@ -248,6 +250,7 @@ def loadgen_settings(settings: RunSettings, n_samples: int) -> LoadGenSettings:
         mode=settings.mode,
         samples=n_samples,
         values={key: value for key, value in conf.items() if value is not None},
+        seeds={key: value for key, value in seeds.items() if value is not None},
         coalesce_queries=values.coalesce_queries,
         user_conf=settings.scenario.user_conf,
         audit_conf=settings.scenario.audit_conf,
@@ -313,9 +316,12 @@ class Parts:
     readiness: ReadinessSettings
     monitor: Monitor | None = None
 
-    async def wait_ready(self) -> Mapping[int, ModelInfo]:
-        """Wait for the servers; what the ready ones say of their model. Raises RunFailed if too few are."""
-        return await wait_until_ready(self.pool, self.prober, self.readiness)
+    async def wait_ready(self, on_word: Callable[[int, str], None]) -> Mapping[int, ModelInfo]:
+        """Wait for the servers; what the ready ones say of their model. Raises RunFailed if too few are.
+
+        on_word: told what servers that are not ready say.
+        """
+        return await wait_until_ready(self.pool, self.prober, self.readiness, on_word=on_word)
 
     async def try_servers(self, timeout_s: float) -> list[str]:
         """Ask each ready server for one short answer; those that cannot serve the run are excluded.

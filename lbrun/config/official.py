@@ -95,9 +95,6 @@ _COMPARED = {
     "tpot_latency": ("tpot_limit_ms", 1),
     "target_latency": ("latency_limit_ms", 1),
     "target_latency_percentile": ("percentile", 1e-2),
-    "qsl_rng_seed": ("qsl_seed", 1),
-    "sample_index_rng_seed": ("sample_seed", 1),
-    "schedule_rng_seed": ("schedule_seed", 1),
 }
 
 

@@ -10,7 +10,7 @@ import array
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlperf_loadgen as lg
@@ -31,8 +31,8 @@ class LoadGenSettings:
     """A test, in LoadGen's words.
 
     model: the name in mlperf.conf, e.g. ``llama3_1-8b-interactive``. scenario: Offline or Server. mode:
-    performance or accuracy. values: keys of user.conf, in its units. samples: of the dataset, all of
-    which are in memory.
+    performance or accuracy. values: keys of user.conf, in its units. seeds: LoadGen takes them from no
+    user.conf. samples: of the dataset, all of which are in memory.
     """
 
     model: str
@@ -40,6 +40,7 @@ class LoadGenSettings:
     mode: str
     samples: int
     values: Mapping[str, int | float]
+    seeds: Mapping[str, int] = field(default_factory=dict)
     coalesce_queries: bool | None = None
     user_conf: Path | None = None
     audit_conf: Path | None = None
@@ -111,6 +112,8 @@ class LoadGenTest:
         out.scenario = _SCENARIOS[settings.scenario]
         out.mode = _MODES[settings.mode]
         out.FromConfig(str(self._user_conf), settings.model, settings.scenario, _USER_CONF)
+        for name, seed in settings.seeds.items():
+            setattr(out, name, seed)
         if settings.coalesce_queries is not None:
             out.server_coalesce_queries = settings.coalesce_queries
         return out

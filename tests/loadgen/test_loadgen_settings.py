@@ -11,6 +11,7 @@ from lbrun.build import loadgen_settings
 from lbrun.cli.compose import plan
 from lbrun.config import RunSettings, load_settings
 from lbrun.config.official import BENCHMARKS, relaxed_rules
+from lbrun.loadgen.test import LoadGenTest
 
 PROMPT = "lbrun's prompt template instead of the reference one"
 
@@ -65,3 +66,11 @@ def test_a_data_set_of_ones_own_is_used_whole(tmp_path: Path) -> None:
         "performance_sample_count_override": 10,
         "accuracy_sample_count_override": 10,
     }
+
+
+def test_seeds_of_ones_own_reach_loadgen_which_takes_them_from_no_user_conf(tmp_path: Path) -> None:
+    settings = composed(
+        tmp_path, "scenario.qsl_seed=7", "scenario.sample_seed=8", f"scenario.schedule_seed={2**64 - 1}"
+    )
+    test = LoadGenTest(loadgen_settings(settings, 10), tmp_path / "mlperf").test_settings
+    assert (test.qsl_rng_seed, test.sample_index_rng_seed, test.schedule_rng_seed) == (7, 8, 2**64 - 1)
