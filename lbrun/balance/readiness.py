@@ -12,10 +12,13 @@ from lbrun.balance.models import ModelInfo
 from lbrun.balance.monitor import Monitor, Probes
 from lbrun.balance.pool import Pool
 from lbrun.balance.probe import ProbeResult
-from lbrun.balance.states import ServerState, Transition
+from lbrun.balance.states import ProbeOutcome, ServerState, Transition
 from lbrun.errors import RunFailed
 
 _log = logging.getLogger("lbrun.balance")
+
+PATIENCE_S = 3.0
+"""A server that comes up within this time is not worth a word to the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ async def wait_until_ready(
     prober: Probes,
     settings: ReadinessSettings,
     *,
+    on_word: Callable[[int, str], None] | None = None,
     clock_s: Callable[[], float] = time.monotonic,
 ) -> Mapping[int, ModelInfo]:
     """Probe all servers until enough are ready; returns what the ready ones said about their model.
@@ -41,8 +45,10 @@ async def wait_until_ready(
     A server is ready once it has answered twice and lists the served model. The others are excluded, and may
     join later where the pool's policy says so. Raises RunFailed, with what each server said, when fewer than
     `min_ready` are ready at the deadline, or as soon as that is certain.
+
+    on_word: told what a server says that is not ready by now, and whatever new it says later.
     """
-    watch = _Watch(pool)
+    watch = _Watch(pool, on_word or _nobody, clock_s)
     monitor = Monitor(pool, prober, on_probe=watch.probed, clock_s=clock_s)
     pool.on_transition.append(watch.changed)
     started_s = clock_s()
@@ -95,10 +101,12 @@ async def _until_settled(
 
 
 class _Watch:
-    """Hears what the servers say, and logs it when it is new."""
+    """Hears what the servers say, and passes it on when it is new."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, on_word: Callable[[int, str], None], clock_s: Callable[[], float]) -> None:
+        self._pool, self._on_word, self._clock_s = pool, on_word, clock_s
+        self._patient_until_s = clock_s() + PATIENCE_S
+        self._told = [""] * pool.n
         self.said = ["not asked yet"] * pool.n
         self.models: dict[int, ModelInfo] = {}
         self.news = asyncio.Event()
@@ -111,6 +119,11 @@ class _Watch:
             self.said[server] = result.detail
             if self._pool.state(server) is ServerState.STARTING:
                 _log.info("%s: %s", self._pool.urls[server], result.detail)
+        if self._clock_s() < self._patient_until_s or self._pool.state(server) is not ServerState.STARTING:
+            return
+        if result.outcome is not ProbeOutcome.OK and result.detail != self._told[server]:
+            self._told[server] = result.detail
+            self._on_word(server, result.detail)
 
     def changed(self, transition: Transition) -> None:
         """Log the change of state."""
@@ -120,6 +133,10 @@ class _Watch:
         elif transition.new is ServerState.EXCLUDED:
             _log.warning("%s: excluded: %s", url, transition.reason)
         self.news.set()
+
+
+def _nobody(server: int, word: str) -> None:
+    pass
 
 
 def _servers_in(pool: Pool, state: ServerState) -> list[int]:

@@ -88,7 +88,11 @@ class Session:
         parts.pool.on_transition.append(lambda transition: self._on_transition(events, transition))
         self._phase(f"waiting for {len(self._urls)} server{'s' * (len(self._urls) != 1)}")
         try:
-            await self._unless_interrupted(parts.wait_ready())
+            await self._unless_interrupted(
+                parts.wait_ready(
+                    lambda server, word: self._note(f"{self._urls[server]} is not ready yet: {word}")
+                )
+            )
             self._warnings += await self._unless_interrupted(parts.try_servers(_FIRST_ANSWER_TIMEOUT_S))
         except BaseException:
             await parts.close(worker_started=False)

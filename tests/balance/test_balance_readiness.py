@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import pytest
 
-from lbrun.balance import HealthPolicy, Pool, PoolSettings, ServerState, make_strategy
+from lbrun.balance import HealthPolicy, Pool, PoolSettings, ServerState, make_strategy, readiness
 from lbrun.balance.models import ModelInfo
 from lbrun.balance.monitor import Monitor
 from lbrun.balance.probe import Prober, ProbeSettings
@@ -125,6 +125,43 @@ def test_no_server_ready_says_what_each_of_them_said(serve_replies: Serve, http_
             ]
 
     asyncio.run(run())
+
+
+def test_what_servers_say_that_are_not_ready_is_told_while_they_are_waited_for(
+    serve_replies: Serve, healthy: Reply, http_answer: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "PATIENCE_S", 0.0)
+    told: list[tuple[int, str]] = []
+
+    async def run() -> None:
+        async with serve_replies(healthy) as url, serve_replies(lambda path: http_answer(503)) as loading:
+            pool = pool_of([url, free_url(), loading])
+            async with Prober(pool.urls, probe_settings()) as prober:
+                await wait_until_ready(
+                    pool,
+                    prober,
+                    ReadinessSettings(settle_s=0.4),
+                    on_word=lambda server, word: told.append((server, word)),
+                )
+
+    asyncio.run(run())
+    assert sorted(told) == [(1, "connection refused"), (2, "503 to /health: loading or shutting down")]
+
+
+def test_servers_that_come_up_at_once_are_not_worth_a_word(serve_replies: Serve, http_answer: Http) -> None:
+    told: list[str] = []
+
+    async def run() -> None:
+        async with serve_replies(lambda path: http_answer(503)) as loading:
+            pool = pool_of([loading], ready_timeout_s=0.4)
+            async with Prober(pool.urls, probe_settings()) as prober:
+                with pytest.raises(RunFailed):
+                    await wait_until_ready(
+                        pool, prober, ReadinessSettings(), on_word=lambda _, word: told.append(word)
+                    )
+
+    asyncio.run(run())
+    assert told == []
 
 
 def test_the_wrong_model_everywhere_ends_the_waiting_at_once(serve_replies: Serve, http_answer: Http) -> None:

@@ -54,6 +54,7 @@ def test_urls_on_the_command_line_are_the_pool(tmp_path: Path, monkeypatch: pyte
     )
     assert settings.servers.urls == ("http://a:8000", "http://b:8000")
     assert settings.servers.embedded is None
+    assert settings.servers.ready_timeout_s == 600  # real servers load for minutes
     assert relaxed_rules(settings) == ()
 
 
