@@ -38,6 +38,17 @@ class Notices:
             error = self._error
             raise RunFailed(f"strategy {self._strategy.name!r} broke: {type(error).__name__}: {error}")
 
+    def ask(self, pick: Callable[..., int], *args: object) -> int:
+        """What the strategy picks. Raises RunFailed where that, or a notice before it, has raised."""
+        self.check()
+        try:
+            return pick(*args)
+        except Exception as error:
+            _log.exception("strategy %r broke", self._strategy.name)
+            self._error = error
+            self.check()
+            raise
+
     def _contained(self, method: Callable[..., None]) -> Callable[..., None]:
         def notice(*args: object) -> None:
             if self._error is not None:

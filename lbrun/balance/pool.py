@@ -98,8 +98,7 @@ class Pool:
         tokens: prompt and expected output tokens. exclude: servers that the sample should not go to; with
         any, the cost grows with the pool, which only retries pay.
 
-        Raises RunFailed when a strategy of the user's own picks a server that is not eligible, or broke when
-        it was told something before.
+        Raises RunFailed when a strategy of the user's own picks a server that is not eligible, or broke.
         """
         if exclude:
             candidates = [server for server in self.eligible if server not in exclude]
@@ -112,8 +111,7 @@ class Pool:
 
     def acquire_among(self, candidates: Sequence[int], tokens: int) -> int:
         """The same among the candidates, for a retry: eligible servers in ascending order, at least one."""
-        self._notices.check()
-        server = self._checked(self.strategy.pick_among(candidates, tokens))
+        server = self._checked(self._notices.ask(self.strategy.pick_among, candidates, tokens))
         self._count_in(server, tokens)
         return server
 
@@ -354,8 +352,7 @@ class Pool:
     # -- strategies of the user's own are not taken at their word
 
     def _pick_checked(self, tokens: int) -> int:
-        self._notices.check()
-        return self._checked(self.strategy.pick(tokens))
+        return self._checked(self._notices.ask(self.strategy.pick, tokens))
 
     def _checked(self, server: int) -> int:
         if not (isinstance(server, int) and 0 <= server < self.n and self._member[server]):

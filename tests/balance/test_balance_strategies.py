@@ -230,10 +230,24 @@ class Fixed(BaseStrategy):
         return self.server
 
 
+class Needy(Fixed):
+    def __init__(self, speed: float) -> None:
+        super().__init__()
+        self.pause_s = 1 / speed
+
+
+class NoTokens(BaseStrategy):
+    def pick(self) -> int:  # type: ignore[override]
+        return 0
+
+
+THEIRS: dict[str, object] = {"allowed_packages": ["their_strategies"]}
+
+
 @pytest.fixture
 def user_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module = types.ModuleType("their_strategies")
-    module.Fixed = Fixed  # type: ignore[attr-defined]
+    module.Fixed, module.Needy, module.NoTokens = Fixed, Needy, NoTokens  # type: ignore[attr-defined]
     module.NoStrategy = dict  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "their_strategies", module)
     return module
@@ -259,6 +273,18 @@ def test_a_pick_that_is_not_eligible_breaks_the_run_by_name(server: object) -> N
     assert pool.in_flight == [0, 0]
 
 
+def test_a_pick_that_raises_breaks_the_run_by_name() -> None:
+    class Broken(Fixed):
+        def pick(self, tokens: int) -> int:
+            raise ZeroDivisionError("division by zero")
+
+    pool = made_ready(Pool(PoolSettings(["http://a", "http://b"]), Broken(), now_s=0.0))
+    for exclude in ((), (0,)):
+        with pytest.raises(RunFailed, match="strategy 'custom' broke: ZeroDivisionError: division by zero"):
+            pool.acquire(1, exclude=exclude)
+    assert pool.in_flight == [0, 0]
+
+
 @pytest.mark.usefixtures("user_module")
 @pytest.mark.parametrize(
     ("name", "options", "message"),
@@ -277,6 +303,17 @@ def test_a_pick_that_is_not_eligible_breaks_the_run_by_name(server: object) -> N
         ("", {"target": "lbrun.balance.Pool"}, "derives from lbrun.balance.BaseStrategy"),
         ("", {"target": "lbrun.balance.BaseStrategy"}, "derives from lbrun.balance.BaseStrategy"),
         ("round_robin", {"params": {"speed": 3}}, "RoundRobin refuses speed=3"),
+        ("", THEIRS | {"target": "their_strategies.NoTokens"}, r"has pick\(self, tokens\) -> int"),
+        (
+            "",
+            THEIRS | {"target": "their_strategies.Needy"},
+            "Needy cannot be made without parameters: .* 'speed'; it takes speed$",
+        ),
+        (
+            "",
+            THEIRS | {"target": "their_strategies.Needy", "params": {"speed": 0}},
+            "Needy refuses speed=0: ZeroDivisionError: division by zero; it takes speed$",
+        ),
         ("peak_ewma", {"params": {"decay_s": 0}}, "decay_s must be above 0 seconds"),
     ],
 )

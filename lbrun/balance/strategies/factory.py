@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lbrun.balance.strategies.chance import PowerOfTwo, RandomChoice
@@ -47,11 +47,12 @@ def make_strategy(
         arguments.setdefault("seed", seed)
     try:
         return cls(**arguments)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
+        # a class of the user's own may fail in any way; whatever it is, it is theirs to read in one line
+        what = f"refuses {_shown(params)}" if params else "cannot be made without parameters"
+        said = str(error) if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: {error}"
         takes = ", ".join(accepted) or "no parameters"
-        raise ConfigError(
-            f"strategy.params: {cls.__name__} refuses {_shown(params)}: {error}; it takes {takes}"
-        ) from error
+        raise ConfigError(f"strategy.params: {cls.__name__} {what}: {said}; it takes {takes}") from error
 
 
 def _find(target: str, allowed_packages: Sequence[str]) -> type[BaseStrategy]:
@@ -76,7 +77,11 @@ def _find(target: str, allowed_packages: Sequence[str]) -> type[BaseStrategy]:
     found = getattr(module, class_name, None)
     if found is None:
         raise ConfigError(f"{key}: {module_name!r} has no {class_name!r}; write package.module.Class")
-    if not (inspect.isclass(found) and issubclass(found, BaseStrategy)) or found.pick is BaseStrategy.pick:
+    if (
+        not (inspect.isclass(found) and issubclass(found, BaseStrategy))
+        or found.pick is BaseStrategy.pick
+        or not _takes_tokens(found.pick)
+    ):
         raise ConfigError(
             f"{key}: {target!r} is not a strategy; "
             f"write a class that derives from lbrun.balance.BaseStrategy and has pick(self, tokens) -> int"
@@ -84,5 +89,13 @@ def _find(target: str, allowed_packages: Sequence[str]) -> type[BaseStrategy]:
     return found
 
 
-def _shown(params: Mapping[str, Any] | None) -> str:
-    return "no parameters" if not params else ", ".join(f"{key}={value!r}" for key, value in params.items())
+def _takes_tokens(pick: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(pick).bind(None, 1)
+    except TypeError:
+        return False
+    return True
+
+
+def _shown(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in params.items())
