@@ -136,7 +136,13 @@ class ResultFile:
 
     def begin(self, static: Mapping[str, object]) -> None:
         """State that a run was begun, by what is known before it: any keys of the final document."""
-        unknown = {"samples": {"issued": None, "completed": None, "failed": None}, "metrics": None}
+        unknown: dict[str, object] = {
+            "official": None,
+            "samples": dict.fromkeys(("issued", "completed", "failed")),
+            "attempts": dict.fromkeys(("total", "retried", "restarted_streams")),
+            "metrics": None,
+            "servers": [],
+        }
         head = {
             "schema": SCHEMA_VERSION,
             "verdict": str(Verdict.FAILED),
@@ -154,6 +160,11 @@ def config_hash(config: Mapping[str, object]) -> str:
     """A fingerprint of a resolved configuration; the order of keys does not matter."""
     text = json.dumps(config, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def has_records(run_dir: Path) -> bool:
+    """Whether a run came to its test, so that LoadGen may have issued samples."""
+    return any((run_dir / name).exists() for name in ("requests.arrows", "requests.parquet"))
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:

@@ -11,11 +11,10 @@ from lbrun.config.official import relaxed_rules
 from lbrun.errors import ConfigError, DatasetError, Interrupted, LbrunError, RunFailed
 from lbrun.loadgen.conf import read_user_conf
 from lbrun.loadgen.logs import LoadGenResult, read_logs, set_aside
-from lbrun.results.environment import environment
 from lbrun.results.failures import group_failures
 from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, first_send_ms, measure
 from lbrun.results.records import read_requests, recover
-from lbrun.results.result import LoadGenOutcome, Outcome, ServerOutcome
+from lbrun.results.result import LoadGenOutcome, Outcome, ServerOutcome, has_records
 from lbrun.results.verdict import SampleCounts, State, Verdict, judge
 from lbrun.run.delays import alerts
 from lbrun.run.supervisor import ChildEnd
@@ -50,7 +49,7 @@ def conclude(
     """
     if end.outcome is None and end.error and not end.is_bug:
         raise _as_error(end)
-    if end.outcome is None and end.interrupts and not _has_records(run_dir):
+    if end.outcome is None and end.interrupts and not has_records(run_dir):
         raise Interrupted("interrupted before the test began")
     report = end.outcome or {}
     errors = list(report.get("problems", ()))
@@ -103,7 +102,7 @@ def conclude(
         warnings=tuple(report.get("warnings", ())),
         client=client,
         alerts=tuple(alerts(client, report.get("limits_ms", {}))),
-        environment=environment(),
+        environment=static["environment"],
         config=static["config"],
         config_hash=static["config_hash"],
         overrides=tuple(static["overrides"]),
@@ -122,10 +121,6 @@ def _as_error(end: ChildEnd) -> LbrunError:
     if end.error_status == Interrupted.exit_status:
         return Interrupted(text)
     return RunFailed(text)
-
-
-def _has_records(run_dir: Path) -> bool:
-    return any((run_dir / name).exists() for name in ("requests.arrows", "requests.parquet"))
 
 
 def _samples(report: dict[str, Any], records: Any) -> SampleCounts:

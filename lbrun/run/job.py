@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any
 from lbrun.config import RunSettings
 from lbrun.config.load import config_hash
 from lbrun.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, LbrunError, RunFailed
-from lbrun.results.result import ResultFile, read_result
+from lbrun.results.environment import environment
+from lbrun.results.result import ResultFile, has_records, read_result
 from lbrun.run.screen import Screen
 from lbrun.run.simulation import embedded_pool
 from lbrun.run.supervisor import ChildEnd, Supervisor
 
 if TYPE_CHECKING:
     from lbrun.run.conclusion import Conclusion
+
+_WRITTEN = ("requests.arrows", "requests.parquet", "events.jsonl", "summary.txt", "report.html")
 
 
 def run_job(settings: RunSettings, run_dir: Path, *, command: str, overrides: Sequence[str] = ()) -> int:
@@ -39,6 +42,7 @@ def run_job(settings: RunSettings, run_dir: Path, *, command: str, overrides: Se
         raise ConfigError(
             f"hydra.run.dir: {run_dir} already holds a result; name another folder, or remove this one"
         )
+    _refuse_strangers(run_dir)
     with _sigterm_as_ctrl_c():
         return _Job(settings, run_dir, command, tuple(overrides)).run()
 
@@ -52,6 +56,17 @@ def record_config_error(run_dir: Path, problems: Sequence[str], overrides: Seque
     from lbrun.results.result import replace_json
 
     replace_json(run_dir / "result.json", document)
+
+
+def _refuse_strangers(run_dir: Path) -> None:
+    """Without a result these files are not of a run that was cut, and would be lost. Raises ConfigError."""
+    if (run_dir / "result.json").exists():
+        return
+    for name in (*_WRITTEN, "mlperf"):
+        if (run_dir / name).exists():
+            raise ConfigError(
+                f"hydra.run.dir: {run_dir} holds {name}, which the run would overwrite; name another folder"
+            )
 
 
 def _is_unfinished(run_dir: Path) -> bool:
@@ -85,6 +100,7 @@ class _Job:
             "overrides": list(overrides),
             "config": self._config,
             "config_hash": config_hash(settings),
+            "environment": environment(),
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
@@ -116,7 +132,7 @@ class _Job:
 
     def _clear_leftovers(self) -> None:
         """A run that was cut and is run again starts from nothing: its records belong to no run now."""
-        for name in ("requests.arrows", "requests.parquet", "events.jsonl", "summary.txt", "report.html"):
+        for name in _WRITTEN:
             (self._run_dir / name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
@@ -145,6 +161,12 @@ class _Job:
 
         document = read_result(self._run_dir) or dict(self._static)
         state = "interrupted" if isinstance(error, Interrupted) else "broken"
+        if not has_records(self._run_dir):  # there was no test, so that LoadGen has issued nothing
+            document |= {
+                counts: dict.fromkeys(document[counts], 0)
+                for counts in ("samples", "attempts")
+                if isinstance(document.get(counts), dict)
+            }
         document |= {"state": state, "errors": str(error).splitlines(), "exit_status": error.exit_status}
         with contextlib.suppress(OSError):
             replace_json(self._run_dir / "result.json", document)

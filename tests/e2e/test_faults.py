@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from embedded_servers import Servers
-from lbrun_process import SMALL_SERVER, Ended, Lbrun, Running
+from lbrun_process import RESULT_KEYS, SMALL_SERVER, Ended, Lbrun, Running
 
 from lbrun.embedded.faults import parse_fault
 
@@ -204,6 +204,9 @@ def test_a_pool_that_never_becomes_ready_ends_the_run_with_what_each_server_said
     result = ended.result
     assert (result["verdict"], result["state"], result["exit_status"]) == ("FAILED", "broken", 1)
     assert result["errors"][0].startswith("No API servers became ready")
+    assert result.keys() >= RESULT_KEYS
+    assert result["samples"] == {"issued": 0, "completed": 0, "failed": 0}
+    assert result["environment"]["python"]
 
 
 def test_a_wrong_model_name_ends_the_run_with_the_names_that_are_served(lbrun: Lbrun, healthy: Pool) -> None:

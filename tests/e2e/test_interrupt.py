@@ -109,6 +109,7 @@ def check_interrupted_before_the_test(run: Running) -> None:
     assert ended.status == 130
     assert ended.complaint[0].startswith("lbrun: interrupted")
     assert (ended.result["verdict"], ended.result["state"]) == ("FAILED", "interrupted")
+    assert ended.result["samples"] == {"issued": 0, "completed": 0, "failed": 0}
     assert not run.family()
 
 

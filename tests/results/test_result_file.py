@@ -35,6 +35,7 @@ def test_a_run_that_has_begun_is_failed_until_somebody_finishes_it(tmp_path: Pat
     assert result["errors"] == [CUT]
     assert result["model"] == "llama3.1-8b"
     assert result["samples"]["issued"] is None
+    assert result.keys() >= {"official", "attempts", "metrics", "servers"}
 
 
 def test_the_final_document_has_the_names_that_scripts_rely_on(tmp_path: Path) -> None:
