@@ -47,14 +47,8 @@ class Screen:
     def _phase(self, message: Message) -> None:
         last = self._last
         text = str(message["text"])
-        self._show(
-            replace(
-                last,
-                total=int(message.get("total", last.total)),
-                servers=self._servers,
-                phase="" if text == "running" else text,
-            )
-        )
+        total = int(message.get("total", last.total))
+        self._show(replace(last, total=total, servers=self._servers, phase="" if text == "running" else text))
 
     def _snapshot(self, message: Message) -> None:
         now_s, done, tokens = message["t_ns"] / 1e9, message["done"], message["output_tokens"]

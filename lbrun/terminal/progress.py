@@ -83,6 +83,7 @@ class Progress:
         self._last: Snapshot = Snapshot(
             0, total, servers=tuple(ServerSnapshot(url, "starting") for url in servers)
         )
+        self._drawn: Snapshot | None = None
         self._shown_at_s: float | None = None
         self._shown_states: tuple[tuple[str, str], ...] = ()
         self._shown_phase = ""
@@ -142,7 +143,7 @@ class Progress:
         if self._closed:
             return
         self._show_repeats(self._clock(), everything=True)
-        if self._shown_at_s is not None:
+        if self._drawn is not None and self._drawn != self._last:
             self._draw()
         self._closed = True
         if self._live is not None:
@@ -170,6 +171,7 @@ class Progress:
             self.note(line, "warning")
 
     def _draw(self) -> None:
+        self._drawn = self._last
         if self._live is None:
             show(self._line() + "\n", self._stream)
         else:

@@ -84,6 +84,13 @@ def test_closing_shows_the_last_state_once(clock: Clock) -> None:
     assert "1,000 / 1,000 (100.0 %)" in lines[1]
 
 
+def test_closing_does_not_repeat_what_is_shown_already(clock: Clock) -> None:
+    out = io.StringIO()
+    with Progress(1000, [A], out, clock=clock) as progress:
+        progress.update(_snapshot(1000, phase="writing the records"))
+    assert len(out.getvalue().splitlines()) == 1
+
+
 def test_nothing_is_drawn_for_a_run_that_never_began() -> None:
     out = io.StringIO()
     Progress(10, [A], out).close()
