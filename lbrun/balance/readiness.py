@@ -55,12 +55,12 @@ async def wait_until_ready(
     task = monitor.start()
     try:
         await _until_settled(pool, settings, watch, task, started_s, clock_s)
+        await monitor.stop()
+        for server in _servers_in(pool, ServerState.STARTING):
+            reason = f"not ready: {watch.said[server]}"
+            pool.exclude(server, reason, clock_s(), may_join=pool.policy.late_join)
     finally:
         await monitor.stop()
-        for server in range(pool.n):
-            if pool.state(server) is ServerState.STARTING:
-                reason = f"not ready: {watch.said[server]}"
-                pool.exclude(server, reason, clock_s(), may_join=pool.policy.late_join)
         pool.on_transition.remove(watch.changed)
     ready = _servers_in(pool, ServerState.READY)
     if len(ready) < settings.min_ready:

@@ -73,7 +73,8 @@ def judge(
     reasons = list(errors)
     if samples.failed:
         what = "sample" if samples.issued == 1 else "samples"
-        reasons.insert(0, f"{count(samples.failed)} of {count(samples.issued)} {what} failed")
+        first = len(reasons) if state is State.BROKEN else 0  # what broke the run tells more than how many
+        reasons.insert(first, f"{count(samples.failed)} of {count(samples.issued)} {what} failed")
     if state is State.INTERRUPTED:
         reasons.insert(0, "interrupted")
     elif state is not State.FINISHED and not reasons:

@@ -58,7 +58,7 @@ def conclude(
         recover(run_dir)
     records = read_requests(run_dir)
     measured = measure(records, urls)
-    samples = _samples(report, records)
+    samples = _samples(report, records, end.issued)
     logs = read_logs(run_dir / "mlperf")
     state = State.FINISHED
     if report.get("interrupted") or end.interrupts:
@@ -123,12 +123,15 @@ def _as_error(end: ChildEnd) -> LbrunError:
     return RunFailed(text)
 
 
-def _samples(report: dict[str, Any], records: Any) -> SampleCounts:
-    """The dispatcher's own counts, or what the records of a test that died can still tell."""
+def _samples(report: dict[str, Any], records: Any, issued: int) -> SampleCounts:
+    """The dispatcher's own counts. Of a test that died, answers are what its records hold; all other samples
+    that it is known to have issued have failed.
+    """
     if "samples" in report:
         return SampleCounts(**report["samples"])
-    failed = records.num_rows - records.column("failure").null_count
-    return SampleCounts(records.num_rows, records.num_rows - failed, failed)
+    completed = records.column("failure").null_count
+    issued = max(issued, records.num_rows)
+    return SampleCounts(issued, completed, issued - completed)
 
 
 def _attempts(report: dict[str, Any], measured: AttemptCounts) -> AttemptCounts:

@@ -253,6 +253,7 @@ class Session:
         return {
             "type": "progress",
             "t_ns": time.monotonic_ns(),
+            "issued": counts.issued,
             "done": counts.completed + counts.failed,
             "total": max(total, counts.issued),
             "failed": counts.failed,

@@ -32,7 +32,7 @@ class ChildEnd:
 
     outcome: its report, None if it never came. error: lines for the user, with the exit status they ask for.
     returncode: negative for a signal. interrupts: how often the user asked to stop. hung: it was ended for
-    its silence.
+    its silence. issued: samples that LoadGen had issued when the process was last heard of.
     """
 
     outcome: dict[str, Any] | None
@@ -42,6 +42,7 @@ class ChildEnd:
     returncode: int
     interrupts: int
     hung: bool
+    issued: int
 
     def describe_death(self) -> str:
         """What to say of a process that ended without a report."""
@@ -95,7 +96,7 @@ class Supervisor:
         channel.send(self._order, must=True)
         outcome: dict[str, Any] | None = None
         error: Message = {}
-        seen = 0
+        seen = issued = 0
         kill_at: float | None = None
         running = hung = False
         heard_at = time.monotonic()
@@ -125,7 +126,8 @@ class Supervisor:
                     elif kind == "error":
                         error = message
                     else:
-                        running = running or message.get("type") == "progress"
+                        if kind == "progress":
+                            running, issued = True, message["issued"]
                         on_message(message)
                 if running and now - heard_at > SILENCE_S:
                     hung = True
@@ -144,6 +146,7 @@ class Supervisor:
             returncode=returncode,
             interrupts=self._interrupts,
             hung=hung,
+            issued=issued,
         )
 
     @contextlib.contextmanager

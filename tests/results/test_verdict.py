@@ -58,6 +58,11 @@ def test_an_interrupted_run_is_failed_with_the_status_of_an_interrupt() -> None:
     assert got == Judgement(Verdict.FAILED, ("interrupted", "6 of 10 samples failed"), 130)
 
 
+def test_what_broke_a_run_comes_before_what_it_cost() -> None:
+    got = _judge(SampleCounts(10, 4, 6), state=State.BROKEN, errors=["all servers are down"])
+    assert got.reasons == ("all servers are down", "6 of 10 samples failed")
+
+
 def test_an_accuracy_run_needs_no_result_of_loadgens() -> None:
     assert _judge(mode="accuracy", loadgen_result=None).verdict is Verdict.VALID
 
