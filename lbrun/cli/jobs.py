@@ -134,10 +134,13 @@ class Sweep:
         """Show the comparison of all jobs, those included that have not begun."""
         if self._sweep_dir is None:
             return
+        from lbrun.results.summary import WIDTH
         from lbrun.results.sweep import read_sweep, render_sweep
+        from lbrun.terminal.output import columns, is_terminal
 
         rows = read_sweep(self._sweep_dir, self._folders())
-        _say("\n" + render_sweep(rows, self._sweep_dir, colour=sys.stdout.isatty()))
+        width, colour = columns(sys.stdout, WIDTH), is_terminal(sys.stdout)
+        _say("\n" + render_sweep(rows, self._sweep_dir, width=width, colour=colour))
 
 
 def _run(settings: RunSettings, run_dir: Path, overrides: Sequence[str], config_dir: Path | None) -> int:

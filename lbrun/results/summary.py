@@ -6,7 +6,8 @@ Its first line is the verdict. Below 100 columns wide.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,15 +56,15 @@ def headline(outcome: Outcome) -> str:
     return " · ".join(parts)
 
 
-def render_summary(outcome: Outcome, run_dir: Path, *, colour: bool = False) -> str:
-    """The whole summary as text. colour: with ANSI escapes, for a terminal."""
+def render_summary(outcome: Outcome, run_dir: Path, *, width: int = WIDTH, colour: bool = False) -> str:
+    """The whole summary as text. width: columns at most. colour: with ANSI escapes, for a terminal."""
     from rich.console import Console
     from rich.text import Text
 
     out = io.StringIO()
     console = Console(
         file=out,
-        width=WIDTH,
+        width=width,
         force_terminal=colour,
         no_color=not colour,
         color_system="standard" if colour else None,
@@ -82,7 +83,7 @@ def render_summary(outcome: Outcome, run_dir: Path, *, colour: bool = False) -> 
         console.print(Text(line), soft_wrap=True)
     console.print()
     if outcome.servers:
-        console.print(_server_table(outcome))
+        console.print(_server_table(outcome, width))
     for title, lines in (
         ("Why", outcome.judgement.reasons if len(outcome.judgement.reasons) > 1 else ()),
         ("Failed attempts", _failure_lines(outcome)),
@@ -174,7 +175,7 @@ def middle_and_tail(spread: Distribution | None) -> str:
     return f"{number(spread.p50)}/{number(spread.p99)}" if spread else ABSENT
 
 
-def _server_table(outcome: Outcome) -> object:
+def _server_table(outcome: Outcome, page: int) -> object:
     """One row a server. What is too wide for the page is taken from the servers' names, not from figures."""
     from rich import box
     from rich.table import Table
@@ -184,8 +185,10 @@ def _server_table(outcome: Outcome) -> object:
     times = ("TTFT p50/p99", "TPOT p50/p99") if streamed else ("latency p50/p99",)
     titles = ("server", "requests", "share", "failed", "tokens", *times, "out/back", "state")
     rows = [_server_cells(server, streamed) for server in outcome.servers[:_MAX_SERVERS]]
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    room = WIDTH - sum(widths[1:]) - (len(titles) - 1)
+    if sum(_widths(titles, rows)) + len(titles) - 1 > page:
+        titles = tuple(re.sub(r" |(?<=/)(?=b)", "\n", title) for title in titles)
+    widths = _widths(titles, rows)
+    room = page - sum(widths[1:]) - (len(titles) - 1)
     roomy = room - (len(titles) - 1) >= widths[0]  # a second blank between all columns
     table = Table(box=box.SIMPLE_HEAD, padding=(0, int(roomy), 0, 0), pad_edge=False, show_edge=False)
     widths[0] = min(widths[0], max(_MIN_NAME, room))
@@ -199,6 +202,14 @@ def _server_table(outcome: Outcome) -> object:
         caption += f"\n{len(outcome.servers) - _MAX_SERVERS} more servers: see result.json"
     table.caption, table.caption_justify = caption + "\n", "left"
     return table
+
+
+def _widths(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Of the columns; a title may have several lines."""
+    cells = zip(*rows, strict=True) if rows else [()] * len(titles)
+    return [
+        max(map(len, (*title.splitlines(), *column))) for title, column in zip(titles, cells, strict=True)
+    ]
 
 
 def _server_cells(server: ServerOutcome, streamed: bool) -> list[str]:

@@ -90,8 +90,10 @@ def finished(job_dir: Path, config_hash: str) -> bool:
     )
 
 
-def render_sweep(rows: Iterable[SweepRow], sweep_dir: Path, *, colour: bool = False) -> str:
-    """The comparison as text for the terminal; colour: with ANSI escapes."""
+def render_sweep(
+    rows: Iterable[SweepRow], sweep_dir: Path, *, width: int = WIDTH, colour: bool = False
+) -> str:
+    """The comparison as text. width: columns at most. colour: with ANSI escapes, for a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -101,7 +103,7 @@ def render_sweep(rows: Iterable[SweepRow], sweep_dir: Path, *, colour: bool = Fa
     out = io.StringIO()
     console = Console(
         file=out,
-        width=WIDTH,
+        width=width,
         force_terminal=colour,
         no_color=not colour,
         color_system="standard" if colour else None,

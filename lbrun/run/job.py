@@ -175,8 +175,8 @@ class _Job:
         """Write result, summary and report, and show the summary."""
         from lbrun.results.report import write_report
         from lbrun.results.result import replace_text
-        from lbrun.results.summary import FILE_NAME, render_summary
-        from lbrun.terminal.output import is_terminal, show
+        from lbrun.results.summary import FILE_NAME, WIDTH, render_summary
+        from lbrun.terminal.output import columns, is_terminal, show
 
         outcome = conclusion.outcome
         trouble = []
@@ -194,8 +194,8 @@ class _Job:
             replace_text(self._run_dir / FILE_NAME, summary)
         except OSError as error:
             trouble.append(f"{FILE_NAME} could not be written: {error}")
-        colour = is_terminal(sys.stdout)
-        show(render_summary(outcome, self._run_dir, colour=True) if colour else summary)
+        width, colour = columns(sys.stdout, WIDTH), is_terminal(sys.stdout)
+        show(render_summary(outcome, self._run_dir, width=width, colour=colour))
         if trouble:
             raise RunFailed("\n".join(trouble))
         if end.interrupts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from typing import TextIO
 
@@ -22,3 +23,8 @@ def is_terminal(stream: TextIO) -> bool:
         return stream.isatty()
     except ValueError:  # closed
         return False
+
+
+def columns(stream: TextIO, most: int) -> int:
+    """How wide a page for the stream may be: `most`, or what a terminal has room for."""
+    return min(most, shutil.get_terminal_size().columns) if is_terminal(stream) else most

@@ -99,7 +99,21 @@ def test_the_widest_servers_and_figures_stay_on_the_page(tmp_path: Path) -> None
     assert "20 more servers: see result.json" in text
     for whole in ("10,000,000", "100.0 %", "1,000,000", "1,000,000,000", "5.00/5.00", "100/99", "excluded"):
         assert whole in text
-    assert "a-very-lon…" in text
+    assert re.search(r"a-very-lon\S*…", text)
+
+
+def test_the_table_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    record(tmp_path, steady(30))
+    outcome = outcome_of(tmp_path)
+    assert outcome.metrics is not None
+    traffic = replace(outcome.metrics, requests=4_456, output_tokens=325_000)
+    outcome = replace(outcome, servers=(ServerOutcome("http://10.20.30.40:8000", "ready", traffic=traffic),))
+    lines = render_summary(outcome, tmp_path, width=80).splitlines()
+    (row,) = (line for line in lines if line.startswith("10.20.30.40:8000"))
+    assert row.split() == (
+        ["10.20.30.40:8000", "4,456", "100.0", "%", "0", "325,000", "5.00/5.00", "1.00/1.00", "0/0", "ready"]
+    )
+    assert len(row) <= 80
 
 
 def test_a_run_that_measured_nothing_still_has_a_summary(tmp_path: Path) -> None:
