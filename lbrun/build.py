@@ -149,6 +149,11 @@ def notes(settings: RunSettings, fmt: RequestFormat) -> list[str]:
             "scenario.target_qps is not set: LoadGen expects 1 sample/s then, and a faster pool may be done "
             "before the minimum duration, which is INVALID; set it to the samples/s that you expect"
         )
+    if settings.servers.backend == "sglang" and _ids_are_unchecked(settings, fmt):
+        found.append(
+            "the token ids of the data are not checked, since model.vocab_size is null and SGLang does not "
+            "tell: an id outside the vocabulary ends an SGLang server"
+        )
     left_out = getattr(fmt, "left_out", ())
     if left_out:
         found.append(
@@ -193,8 +198,22 @@ def dataset_spec(settings: RunSettings, format_name: str) -> DatasetSpec:
         columns={**default_columns(kind), **dataset.columns.given()},
         file_format=dataset.file_format,
         limit=dataset.max_samples,
-        vocab_size=model.vocab_size,
+        vocab_size=_known_vocab_size(settings),
     )
+
+
+def _known_vocab_size(settings: RunSettings) -> int | None:
+    """The vocabulary that token ids must be in, before any server was asked; None where nothing tells."""
+    if settings.model.vocab_size is not None:
+        return settings.model.vocab_size
+    tokenizer = local_tokenizer(settings.model.tokenizer)
+    return None if tokenizer is None else tokenizer.vocab_size or None
+
+
+def _ids_are_unchecked(settings: RunSettings, fmt: RequestFormat) -> bool:
+    """Token ids are sent, and nothing has told how large the vocabulary is."""
+    spec = dataset_spec(settings, fmt.name)
+    return spec.kind is InputKind.TOKEN_IDS and spec.vocab_size is None
 
 
 def _input_kind(settings: RunSettings, format_name: str) -> InputKind:

@@ -49,7 +49,7 @@ class DatasetError(LbrunError):
     def __init__(
         self, message: str, *, path: object, row: int | None = None, column: str | None = None
     ) -> None:
-        self.path, self.row, self.column = str(path), row, column
+        self.message, self.path, self.row, self.column = message, str(path), row, column
         where = self.path
         if row is not None:
             where += f", row {row}"

@@ -23,6 +23,11 @@ class LocalTokenizer:
         """Encode a text."""
         return list(_load(self.path).encode(text, add_special_tokens=False).ids)
 
+    @property
+    def vocab_size(self) -> int:
+        """One more than the greatest id that it knows, special tokens among them."""
+        return max(_load(self.path).get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
 
 def local_tokenizer(path: Path | None) -> LocalTokenizer | None:
     """The tokenizer at that path, None for none. Raises ConfigError where it cannot be loaded."""

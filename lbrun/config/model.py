@@ -114,7 +114,7 @@ class ModelSettings(Section):
         default=None,
         ge=1,
         le=2**31 - 1,
-        description="token ids of the data set must be smaller; null: not checked",
+        description="token ids of the data set must be smaller; null: as the tokenizer or the servers say",
     )
     tokenizer: FilePath | None = Field(
         default=None,

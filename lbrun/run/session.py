@@ -28,6 +28,7 @@ from lbrun.results.outputs import OutputLog
 from lbrun.results.records import Recorder
 from lbrun.run.channel import Channel, Message
 from lbrun.run.delays import ClientWatch, DelayHistogram
+from lbrun.run.vocabulary import check_vocabulary
 from lbrun.run.wall_clock import WallClockWatch
 
 log = logging.getLogger("lbrun.run")
@@ -88,11 +89,13 @@ class Session:
         parts.pool.on_transition.append(lambda transition: self._on_transition(events, transition))
         self._phase(f"waiting for {len(self._urls)} server{'s' * (len(self._urls) != 1)}")
         try:
-            await self._unless_interrupted(
+            models = await self._unless_interrupted(
                 parts.wait_ready(
                     lambda server, word: self._note(f"{self._urls[server]} is not ready yet: {word}")
                 )
             )
+            spec = build.dataset_spec(settings, prepared.request_format.name)
+            await loop.run_in_executor(None, check_vocabulary, spec, self._urls, models)
             self._warnings += await self._unless_interrupted(parts.try_servers(_FIRST_ANSWER_TIMEOUT_S))
         except BaseException:
             await parts.close(worker_started=False)

@@ -128,6 +128,18 @@ def test_data_that_cannot_be_used_is_told_before_any_server_is_asked(
     check_untouched(listener)
 
 
+def test_an_id_beyond_the_vocabulary_that_a_server_tells_is_never_sent(
+    lbrun: Lbrun, httpserver: HTTPServer
+) -> None:
+    httpserver.expect_request("/health").respond_with_data("")
+    httpserver.expect_request("/v1/models").respond_with_json({"data": [{"id": MODEL, "vocab_size": 512}]})
+    (lbrun.base / "ids.jsonl").write_text('{"tok_input": [1]}\n{"tok_input": [511, 512]}\n')
+    url = httpserver.url_for("").rstrip("/")
+    ended = lbrun(urls([url]), "servers.backend=openai", "dataset.path=ids.jsonl")
+    check_refused(ended, "ids.jsonl, row 1", "token 1 is 512", "vocabulary of 512", url)
+    assert {request.path for request, _ in httpserver.log} == {"/health", "/v1/models"}
+
+
 def test_rules_that_were_not_met_make_a_run_invalid(lbrun: Lbrun, healthy: Pool) -> None:
     ended = lbrun(healthy().override, "rules=trial", "scenario=server", "scenario.ttft_limit_ms=1",
                   *SMALL_SERVER)  # fmt: skip

@@ -239,7 +239,11 @@ SCENARIOS = (
         act=_poison,
         servers={"backend": "sglang"},
         overrides=("servers.backend=sglang",),
-        expected=Expected(exit_status=frozenset({EXIT_FAILED}), lost=(1, 1), says=("not sent again",)),
+        expected=Expected(
+            exit_status=frozenset({EXIT_FAILED}),
+            lost=(1, 1),
+            says=("not sent again", "token ids of the data are not checked"),
+        ),
         modes=(Mode.OFFLINE,),
         samples=256,
         check=_only_the_poison_failed,
