@@ -31,8 +31,10 @@ STALE_WITHIN_NS = 500_000_000
 before; later, the server has had the request."""
 
 _JOIN_UP_TO = 64 * 1024  # bytes; a copy this small is cheaper than a second buffer in the socket's queue
-_KEEPALIVE_PROBES = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""A machine that vanished while its server owes an answer is noticed after 30 s, without any timeout."""
+_SILENCE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
+"""A machine, or a path to it, that vanished is noticed after 30 s, without any timeout of ours: by probes
+while the server owes an answer, by what was not acknowledged (ms) where it never got the request. The kernel
+would send that again for a quarter of an hour."""
 
 
 class ConnectionOwner(Protocol):
@@ -141,7 +143,7 @@ class Connection(asyncio.Protocol):
         with contextlib.suppress(OSError):  # a socket that was reset meanwhile; the next call tells
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for name, value in _KEEPALIVE_PROBES:
+            for name, value in _SILENCE:
                 if hasattr(socket, name):
                     sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         if self.closed:  # nobody wants it any more
