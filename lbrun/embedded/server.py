@@ -64,7 +64,7 @@ async def _serve(settings: ServerSettings, bound: socket.socket, *, watch_stdin:
         log_config=None,
         access_log=False,
         proxy_headers=False,
-        timeout_keep_alive=settings.keep_alive_s,
+        timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # it may be a float
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)

@@ -43,7 +43,9 @@ class ServerModel:
     multimodal: bool = _setting(True, "accept images in chat messages")
     seed: int = _setting(0, "answers are a function of prompt and seed")
     coalesce: bool = _setting(False, "put all tokens that are due at once into one event of a stream")
-    keep_alive_s: int = _setting(5, "idle connections are closed after this many seconds, as real servers do")
+    keep_alive_s: float = _setting(
+        5.0, "idle connections are closed after this many seconds, as real servers do"
+    )
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -75,7 +77,7 @@ class ServerModel:
         check("max_model_len", lambda v: v >= 2, "2 or more")
         check("vocab_size", lambda v: v >= 2, "2 or more")
         check("eos_token_id", lambda v: v is None or 1 <= v < self.vocab_size, "1 to vocab_size - 1")
-        check("keep_alive_s", lambda v: v >= 1, "1 or more")
+        check("keep_alive_s", lambda v: 0 < v < 1e9, "a number above 0")
         return found
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,7 @@ class Command:
     """A running ``python -m lbrun``.
 
     folder: the run's. arguments: overrides. wrapper: a command that starts another, e.g. within limits.
-    deadline_s: on the monotonic clock; nothing is waited for beyond it.
+    deadline_s: on the monotonic clock; nothing is waited for beyond it. given_up: nor once this is set.
     """
 
     def __init__(
@@ -42,8 +43,11 @@ class Command:
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         deadline_s: float,
+        given_up: threading.Event,
     ) -> None:
-        self.folder, self._deadline_s = folder, deadline_s
+        self.folder, self._deadline_s, self._given_up = folder, deadline_s, given_up
+        self.ended_s = 0.0
+        """When `wait` saw its end, on the wall clock."""
         self._mark = uuid.uuid4().hex
         base = folder.parent
         self._out, self._err = base / "stdout.txt", base / "stderr.txt"
@@ -94,16 +98,20 @@ class Command:
                 raise NotInTimeError(
                     f"lbrun ended (status {self._process.returncode}) before: {what}\n{last}"
                 )
-            if time.monotonic() > self._deadline_s:
-                raise NotInTimeError(f"did not come in time: {what}")
-            time.sleep(_LOOK_EVERY_S)
+            self._pause(f"did not come in time: {what}")
 
     def wait(self) -> int:
         """Wait for its end; its exit status. Raises NotInTimeError."""
-        try:
-            return self._process.wait(max(0.0, self._deadline_s - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise NotInTimeError("lbrun did not end in time") from None
+        while (status := self._process.poll()) is None:
+            self._pause("lbrun did not end in time")
+        self.ended_s = self.ended_s or time.time()
+        return status
+
+    def _pause(self, too_late: str) -> None:
+        if time.monotonic() > self._deadline_s:
+            raise NotInTimeError(too_late)
+        if self._given_up.wait(_LOOK_EVERY_S):
+            raise NotInTimeError("given up")
 
     def events(self) -> list[dict[str, Any]]:
         """What it has noted of the servers so far."""

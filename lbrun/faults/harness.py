@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -17,14 +18,19 @@ from lbrun.faults.stage import Stage
 _SHOWN = 3
 
 
-def carry_out(scenario: Scenario, mode: Mode, keep: Path | None = None) -> Row:
-    """Run a scenario for real and judge it. keep: a folder for what the runs of broken scenarios left."""
+def carry_out(
+    scenario: Scenario, mode: Mode, keep: Path | None = None, given_up: threading.Event | None = None
+) -> Row:
+    """Run a scenario for real and judge it. May be called from several threads.
+
+    keep: a folder for what the runs of broken scenarios left. given_up: ends it soon once it is set.
+    """
     reason = scenario.unless()
     if reason is not None:
         return Row(scenario=scenario.name, mode=mode, skipped=reason)
     base = Path(tempfile.mkdtemp(prefix=f"lbrun-faults-{scenario.name}-"))
     began_s = time.monotonic()
-    stage = Stage(scenario, mode, base, deadline_s=began_s + scenario.bound_s)
+    stage = Stage(scenario, mode, base, began_s + scenario.bound_s, given_up)
     try:
         problems: list[str] = []
         evidence: Evidence | None = None
@@ -77,7 +83,6 @@ def judge(scenario: Scenario, evidence: Evidence, took_s: float) -> Row:
 
 def gather(stage: Stage, exit_status: int) -> Evidence:
     """What is known once lbrun has ended; the pool must still be there."""
-    ended_s = time.time()
     settings = stage.servers.settings if stage.has_pool else EmbeddedSettings()
     counts = stage.servers.own_counts() if stage.has_pool and settings.backend == "vllm" else []
     return Evidence(
@@ -89,7 +94,7 @@ def gather(stage: Stage, exit_status: int) -> Evidence:
         own_counts=counts,
         marks=stage.marks,
         last_fault_s=stage.last_fault_s,
-        ended_s=ended_s,
+        ended_s=stage.run.ended_s,
         told=stage.run.told,
         notes=stage.notes,
     )

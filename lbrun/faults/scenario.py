@@ -59,8 +59,8 @@ class Scenario:
     of the pool beyond `lbrun.faults.servers.FAST`; None: lbrun starts its own. overrides: of every run.
     samples: issued by LoadGen, in multiples of 256 (the bundled data). bound_s: the whole scenario ends
     within. unless: why it cannot be run on this machine, None where it can. check: further problems.
-    quick: modes in which it is cheap and
-    telling enough for every run of the tests.
+    quick: modes in which it is cheap and telling enough for every run of the tests. alone: it needs the whole
+    machine, and is never run beside others.
     """
 
     name: str
@@ -76,6 +76,7 @@ class Scenario:
     unless: Callable[[], str | None] = lambda: None
     check: Callable[[Evidence], list[str]] = lambda evidence: []
     quick: tuple[Mode, ...] = ()
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

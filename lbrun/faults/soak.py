@@ -64,14 +64,16 @@ class Soak:
         end_s = self.usage[-1].at_s
         return [u for u in self.usage if n * end_s / 4 <= u.at_s <= (n + 1) * end_s / 4]
 
+    def medians(self) -> list[tuple[float, float]]:
+        """Memory in MiB and descriptors, by quarters; nothing of a soak that was never looked at."""
+        return [_medians(self.quarter(n)) for n in range(4)] if self.usage else []
+
     def describe(self) -> str:
-        """Memory and descriptors by quarters, in a line each."""
-        lines = []
-        for n in range(4):
-            usage = self.quarter(n)
-            rss, fds = _medians(usage)
-            lines.append(f"quarter {n + 1}: {rss:6.1f} MiB, {fds:4.0f} descriptors (median of {len(usage)})")
-        return "\n".join(lines)
+        """The same in a line each."""
+        return "\n".join(
+            f"quarter {n}: {rss:6.1f} MiB, {fds:4.0f} descriptors (medians)"
+            for n, (rss, fds) in enumerate(self.medians(), 1)
+        )
 
 
 def _medians(usage: Sequence[Usage]) -> tuple[float, float]:

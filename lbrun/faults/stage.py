@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -20,6 +21,7 @@ _IN_FLIGHT_EACH = 16
 class Stage:
     """The scene of one scenario. `start` begins the run; whatever is started ends with `end`.
 
+    given_up: once it is set, nothing is waited for any more.
     urls: what the run is told of the pool; a scenario may put something between. wrapper, environment: of the
     command. notes: what a scenario has seen itself, for its own check.
     """
@@ -27,7 +29,14 @@ class Stage:
     VICTIM = 1
     """The server that single faults strike; the others are well."""
 
-    def __init__(self, scenario: Scenario, mode: Mode, base: Path, deadline_s: float) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        mode: Mode,
+        base: Path,
+        deadline_s: float,
+        given_up: threading.Event | None = None,
+    ) -> None:
         self.mode, self.base, self.folder = mode, base, base / "run"
         self.marks: list[Mark] = []
         self.last_fault_s: float | None = None
@@ -36,6 +45,7 @@ class Stage:
         self.notes: dict[str, Any] = {}
         self.on_end: list[Callable[[], object]] = []
         self._scenario, self._deadline_s = scenario, deadline_s
+        self._given_up = given_up or threading.Event()
         self._servers: Servers | None = None
         self._run: Command | None = None
         self.urls: Sequence[str] = ()
@@ -85,6 +95,7 @@ class Stage:
             wrapper=self.wrapper,
             environment=self.environment,
             deadline_s=self._deadline_s,
+            given_up=self._given_up,
         )
 
     def finish(self) -> None:

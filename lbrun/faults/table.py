@@ -79,17 +79,28 @@ def totals(rows: Sequence[Row]) -> str:
     return f"{text}; {issued:,} samples, {twice} completed twice, {wrong} falsely successful"
 
 
+_MARKDOWN_HEAD = (
+    "Scenario", "Requests", "Lost", "Completed twice", "Falsely successful", "Retries", "Time to eject, s",
+    "Time to recover, s", "Verdict",
+)  # fmt: skip
+
+
 def markdown(rows: Sequence[Row], scenarios: Sequence[Scenario]) -> str:
-    """The table for a document, with what each scenario does."""
+    """The table for a document, each scenario's first row after what it does."""
     about = {scenario.name: scenario.about for scenario in scenarios}
-    lines = [
-        "| " + " | ".join((*_HEAD[:1], "what fails", *_HEAD[1:])) + " |",
-        "|" + "---|" * 2 + "---:|" * 8 + "---|" * 2,
-    ]
+    lines = ["| " + " | ".join(_MARKDOWN_HEAD) + " |", "|---|" + "---:|" * 7 + "---|"]
+    last = ""
     for row in rows:
-        name, *cells = _cells(row)
-        what = about[row.scenario] + (f" (skipped: {row.skipped})" if row.skipped else "")
-        lines.append("| " + " | ".join((name, what, *cells)) + " |")
+        name = f"`{row.scenario}`: {about[row.scenario]}; {row.mode}"
+        name = name if row.scenario != last else f"{row.mode}"
+        last = row.scenario
+        if row.skipped:
+            cells = [""] * 7 + [f"skipped: {row.skipped}"]
+        else:
+            verdict = f"held ({row.verdict})" if row.held else f"**broken** ({'; '.join(row.problems)})"
+            counts = (row.requests, row.lost, row.twice, row.false_successes, row.retries)
+            cells = [*(f"{n:,}" for n in counts), _seconds(row.eject_s), _seconds(row.recover_s), verdict]
+        lines.append("| " + " | ".join((name, *cells)) + " |")
     return "\n".join(lines) + "\n"
 
 

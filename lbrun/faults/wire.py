@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import heapq
+import itertools
 import os
 import random
 import select
@@ -21,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,9 @@ _DEVICE = "lbwire"
 _CLIENT = "10.77.0.1"
 _SERVER = "10.77.0.1{}"
 _MTU = 65_535
+_SYN, _ACK = 0x02, 0x10
+
+_numbers = itertools.count()
 
 _T = TypeVar("_T")
 
@@ -55,7 +59,7 @@ class Namespace:
     """A network namespace with a loopback of its own, and a thread that lives in it."""
 
     def __init__(self, name: str) -> None:
-        self.name = f"lbrun-{name}-{os.getpid()}"
+        self.name = f"lbrun-{name}-{os.getpid()}-{next(_numbers)}"
         _ip("netns", "add", self.name)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=self.name)
         try:
@@ -87,6 +91,24 @@ class Link:
     cut: bool = False
     delay_s: float = 0.0
     loss: float = 0.0
+    _age: int = 0
+    _born: dict[int, int] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Lose all packets of the connections that there are, as a firewall does that was restarted."""
+        self._age += 1
+
+    def passes(self, packet: bytes, from_client: bool, chance: random.Random) -> bool:
+        """Whether an IPv4 packet gets through."""
+        if self.cut or (self.loss and chance.random() < self.loss):
+            return False
+        tcp = packet[(packet[0] & 15) * 4 :]
+        if packet[9] != socket.IPPROTO_TCP or len(tcp) < 20:
+            return True
+        (port,) = struct.unpack_from("!H", tcp, 0 if from_client else 2)
+        if tcp[13] & (_SYN | _ACK) == _SYN:
+            self._born[port] = self._age
+        return self._born.get(port, self._age) == self._age
 
 
 class Network:
@@ -136,7 +158,7 @@ class Network:
             for end in readable:
                 packet = os.read(end, _MTU)
                 link = self._link(packet)
-                if link is None or link.cut or (link.loss and self._random.random() < link.loss):
+                if link is None or not link.passes(packet, end == near, self._random):
                     continue
                 other = far if end == near else near
                 if link.delay_s:

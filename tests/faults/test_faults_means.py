@@ -111,31 +111,58 @@ def test_a_tls_front_passes_bytes_on_and_can_change_its_certificate(echo: str) -
 # -- wires
 
 
-@pytest.mark.skipif(no_namespaces() is not None, reason=str(no_namespaces()))
-def test_a_wire_carries_delays_and_cuts() -> None:
-    network = Network(2)
-    try:
-        servers = [network.bind(i, 0) for i in range(2)]
-        for server in servers:
-            server.listen()
+@pytest.fixture
+def network() -> Iterator[Network]:
+    reason = no_namespaces()
+    if reason is not None:
+        pytest.skip(reason)
+    made = Network(2)
+    yield made
+    made.close()
 
-        def connect_s(i: int, timeout_s: float) -> float:
-            began_s = time.monotonic()
-            network.client.call(lambda: socket.create_connection(servers[i].getsockname(), timeout_s)).close()
-            return time.monotonic() - began_s
 
-        connect_s(0, 5)
+def connect(network: Network, server: socket.socket, timeout_s: float = 5) -> socket.socket:
+    return network.client.call(lambda: socket.create_connection(server.getsockname(), timeout_s))
+
+
+def test_a_wire_carries_delays_and_cuts(network: Network) -> None:
+    with network.bind(0, 0) as far, network.bind(1, 0) as cut:
+        far.listen()
+        cut.listen()
         network.links[0].delay_s = 0.1
-        assert connect_s(0, 5) >= 0.2
+        began_s = time.monotonic()
+        connect(network, far).close()
+        assert time.monotonic() - began_s >= 0.2
         network.links[1].cut = True
         with pytest.raises(TimeoutError):
-            connect_s(1, 0.3)
+            connect(network, cut, 0.3)
         network.links[1].cut = False
-        connect_s(1, 5)
-        for server in servers:
-            server.close()
-    finally:
-        network.close()
+        connect(network, cut).close()
+
+
+def test_a_wire_forgets_the_connections_that_there_are(network: Network) -> None:
+    with network.bind(0, 0) as server:
+        server.listen()
+        old = connect(network, server)
+        of_old, _ = server.accept()
+        network.links[0].forget()
+        new = connect(network, server)
+        of_new, _ = server.accept()
+        with old, of_old, new, of_new:
+            old.sendall(b"hello")
+            new.sendall(b"hello")
+            assert of_new.recv(5) == b"hello"
+            of_old.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                of_old.recv(5)
+
+
+def test_networks_stand_side_by_side(network: Network) -> None:
+    Network(1).close()
+    connected = network.bind(0, 0)
+    with connected:
+        connected.listen()
+        connect(network, connected).close()
 
 
 # -- soaks

@@ -62,6 +62,12 @@ def _failed_as(*kinds: str) -> Callable[[Evidence], list[str]]:
     return check
 
 
+def _nothing_but_stale_connections(evidence: Evidence) -> list[str]:
+    met = {attempt["failure"] for row in evidence.rows for attempt in row["attempts"] or ()}
+    wrong = met - {None, "STALE_CONNECTION"}
+    return [f"attempts failed as {wrong}"] if wrong else []
+
+
 def _breaking(
     name: str,
     about: str,
@@ -155,6 +161,23 @@ SCENARIOS = (
         overrides=("model.payload=text",),
         samples=512,
         quick=(Mode.SERVER,),
+    ),
+    Scenario(
+        name="idle_connections_closed",
+        about="all servers close connections that were idle for 50 ms, as often as not while a request comes",
+        act=from_the_start(),
+        expected=_STAYS,
+        servers={"keep_alive_s": 0.05},
+        modes=(Mode.SERVER,),
+        check=_nothing_but_stale_connections,
+    ),
+    Scenario(
+        name="slow_server_round_robin",
+        about="one of three servers is ten times slower, and gets as much as the others",
+        act=from_the_start("slow_factor=10", servers=(Stage.VICTIM,)),
+        expected=_STAYS,
+        servers={"ttft_base_ms": 20.0, "tpot_ms": 2.0},
+        samples=512,
     ),
     Scenario(
         name="slow_server",

@@ -193,12 +193,12 @@ def _kill_lbrun(moment: str) -> Callable[[Stage], None]:
 
     def act(stage: Stage) -> None:
         stage.start()
-        if moment == "early":
-            stage.until(lambda: (stage.folder / "result.json").exists(), "the run has a folder")
-        else:
+        stage.until(lambda: (stage.folder / "result.json").exists(), "the run has a folder")
+        if moment == "midway":
             stage.until_running()
-            chance = random.SystemRandom().uniform(0.0, 3.0)
-            stage.linger(chance if moment == "random" else 1.0)
+            stage.linger(1.0)
+        elif moment.startswith("random"):
+            stage.linger(random.SystemRandom().uniform(0.0, 6.0))
         stage.breaks()
         stage.run.send(signal.SIGKILL)
         stage.run.until(
@@ -227,6 +227,7 @@ SCENARIOS = (
         bound_s=180.0,
         unless=_enough_descriptors,
         check=_all_in_flight,
+        alone=True,
     ),
     Scenario(
         name="few_descriptors",
@@ -294,6 +295,13 @@ SCENARIOS = (
         ),
     ),
     Scenario(
+        name="sigterm",
+        about="SIGTERM in the middle of the test, as Ctrl-C",
+        act=_signalled(signal.SIGTERM, 1),
+        expected=_INTERRUPTED,
+        modes=(Mode.SERVER,),
+    ),
+    Scenario(
         name="sigterm_before_ready",
         about="SIGTERM while lbrun waits for its servers",
         act=_sigterm_before_ready,
@@ -339,7 +347,8 @@ SCENARIOS = (
         for moment, when, modes in (
             ("early", "before its test has begun", (Mode.OFFLINE,)),
             ("midway", "in the middle of the test", (Mode.OFFLINE, Mode.SERVER)),
-            ("random", "at a random moment of the test", (Mode.OFFLINE,)),
+            ("random", "at a random moment from its first file on", (Mode.OFFLINE, Mode.SERVER)),
+            ("random_2", "at another random moment", (Mode.OFFLINE, Mode.SERVER)),
         )
     ),
 )

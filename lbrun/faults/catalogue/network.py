@@ -14,6 +14,8 @@ _N = 3
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _FEW_PORTS = "40000 40007\n"
 _IN_FLIGHT = 48
+_NOTICED_WITHIN_S = 45.0
+"""The kernel takes 30 s to give a silent connection up; then the samples are sent again."""
 
 
 def _network(stage: Stage) -> Network:
@@ -35,6 +37,28 @@ def _partition(stage: Stage) -> None:
     network.links[stage.VICTIM].cut = False
     stage.mends(stage.VICTIM)
     stage.until_back(stage.VICTIM)
+
+
+def _half_open(stage: Stage) -> None:
+    """The server's machine restarts while it cannot be reached, so that nobody tells the client."""
+    network = _network(stage)
+    stage.start()
+    stage.until_busy(stage.VICTIM)
+    stage.breaks(stage.VICTIM)
+    network.links[stage.VICTIM].cut = True
+    stage.servers.kill(stage.VICTIM)
+    stage.servers.restart(stage.VICTIM)
+    stage.until(lambda: stage.servers.answers(stage.VICTIM), "the server answers its neighbours")
+    stage.servers.resume(stage.VICTIM)
+    network.links[stage.VICTIM].cut = False
+
+
+def _forgotten(stage: Stage) -> None:
+    network = _network(stage)
+    stage.start()
+    stage.until_busy(stage.VICTIM)
+    stage.breaks()
+    network.links[stage.VICTIM].forget()
 
 
 def _black_hole(stage: Stage) -> None:
@@ -86,6 +110,12 @@ def _unresolved(stage: Stage) -> None:
     stage.start(slow=False)
 
 
+def _hung_and_went_on(evidence: Evidence) -> list[str]:
+    """Requests on the forgotten connections failed as lost, and nothing else did."""
+    met = {attempt["failure"] for row in evidence.rows for attempt in row["attempts"] or ()} - {None}
+    return [] if met and met <= {"LOST_BEFORE_BYTE", "CUT", "EVICTED"} else [f"attempts failed as {met}"]
+
+
 def _ran_out_of_ports(evidence: Evidence) -> list[str]:
     met = {attempt["failure"] for row in evidence.rows for attempt in row["attempts"] or ()}
     return [] if "LOCAL" in met else [f"no attempt was short of a port; failures: {met or 'none'}"]
@@ -107,6 +137,22 @@ SCENARIOS = (
         expected=Expected(out_within_s=HUNG_OUT_WITHIN_S, back_within_s=BACK_WITHIN_S),
         samples=2048,
         unless=no_namespaces,
+    ),
+    Scenario(
+        name="half_open",
+        about="one server is killed and started again while it is cut off: its connections are half open",
+        act=_half_open,
+        samples=2048,
+        unless=no_namespaces,
+    ),
+    Scenario(
+        name="forgotten_connections",
+        about="a firewall forgets the connections to one server: their packets vanish, new ones pass",
+        act=_forgotten,
+        expected=Expected(ends_within_s=_NOTICED_WITHIN_S),
+        bound_s=90.0,
+        unless=no_namespaces,
+        check=_hung_and_went_on,
     ),
     Scenario(
         name="black_hole",

@@ -100,6 +100,15 @@ def _all_freeze(stage: Stage) -> None:
     stage.until_back(*_ALL)
 
 
+def _all_freeze_for_good(stage: Stage) -> None:
+    stage.start()
+    stage.until_busy(*_ALL)
+    stage.breaks(*_ALL)
+    for server in _ALL:
+        stage.servers.freeze(server)
+    stage.run.wait()
+
+
 def _two_of_three_die(stage: Stage) -> None:
     stage.start()
     stage.until_busy(0, 1)
@@ -227,6 +236,19 @@ SCENARIOS = (
         samples=_MANY,
     ),
     Scenario(
+        name="all_stop_for_good",
+        about="all servers are stopped and stay so; grace time 5 s",
+        act=_all_freeze_for_good,
+        overrides=(f"servers.grace_s={_GRACE_S:g}",),
+        expected=Expected(
+            exit_status=frozenset({EXIT_FAILED}),
+            lost=(1, None),
+            out_within_s=HUNG_OUT_WITHIN_S,
+            says=("All servers marked as failed",),
+            ends_within_s=HUNG_OUT_WITHIN_S + _GRACE_S + 5.0,
+        ),
+    ),
+    Scenario(
         name="dead_on_arrival",
         about="connections to one server are refused from the start; it is started in the middle of the run",
         act=_dead_on_arrival,
@@ -244,8 +266,8 @@ SCENARIOS = (
             lost=(1, 1),
             says=("not sent again", "token ids of the data are not checked"),
         ),
-        modes=(Mode.OFFLINE,),
         samples=256,
+        target_qps=25.0,
         check=_only_the_poison_failed,
     ),
 )

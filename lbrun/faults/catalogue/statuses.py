@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -16,6 +17,11 @@ _OUT_AND_BACK = Expected(out_within_s=HUNG_OUT_WITHIN_S, back_within_s=BACK_WITH
 _STAYS = Expected(stays_in=True)
 _EVERYWHERE = (0, 1, 2)
 _THROTTLED_S = 3.0
+_WINDOW_S = 3
+_BURST = 20
+"""What the retry budget has saved up at most."""
+_LEEWAY = 1.1
+"""Retries are counted when they are sent, which is a little after they were granted."""
 
 
 def _struck_to_the_end(stage: Stage, fault: str, *servers: int) -> None:
@@ -121,6 +127,27 @@ def _redirect_not_followed(evidence: Evidence) -> list[str]:
     return [f"it failed with {m!r}" for m in messages if "307" not in m and "taken back" not in m]
 
 
+def _paced(evidence: Evidence) -> list[str]:
+    """In no window are there more retries than the budget gives, where the budget paces them.
+
+    Offline, the attempts in flight are bounded instead.
+    """
+    if evidence.mode is Mode.OFFLINE:
+        return []
+    retry = evidence.result["config"]["servers"]["retry"]
+    firsts = sorted((row["attempts"] or [row])[0]["sent_ns"] for row in evidence.rows)
+    retries = sorted(a["sent_ns"] for row in evidence.rows for a in (row["attempts"] or ())[1:])
+    problems = []
+    for begin_ns in retries[:: max(1, len(retries) // 50)]:
+        end_ns = begin_ns + _WINDOW_S * 10**9
+        made = bisect_left(retries, end_ns) - bisect_left(retries, begin_ns)
+        load = bisect_left(firsts, end_ns) - bisect_left(firsts, begin_ns)
+        allowed = _BURST + retry["budget_share"] * load + retry["budget_per_s"] * _WINDOW_S
+        if made > allowed * _LEEWAY:
+            problems.append(f"{made} retries in {_WINDOW_S} s over {load} samples, {allowed:.0f} expected")
+    return problems[:1]
+
+
 def _ready_late(stage: Stage) -> None:
     stage.servers.have(stage.VICTIM, "status_503_loading")
     stage.start()
@@ -153,6 +180,7 @@ SCENARIOS = (
         act=from_the_start("status_500*0.3"),
         expected=Expected(attempts_per_sample=1.7),
         bound_s=120.0,
+        check=_paced,
     ),
     _throttled("status_429_seconds", "one server answers 429 for 3 s, Retry-After: 1", "1"),
     _throttled("status_429_date", "one server answers 429 for 3 s, Retry-After a date", "date"),
