@@ -298,9 +298,12 @@ class Pool:
                 self.last_error[server] = ""
         elif new is ServerState.TRIAL:
             # one attempt at a time, besides what had been left in flight when the server was ejected; a
-            # suspect that goes back on trial still has its trial's attempt
-            left = self.in_flight[server]
-            self._trial_limit[server] = max(1, left) if transition.old is ServerState.SUSPECT else left + 1
+            # suspect that goes back on trial may still have its trial's attempt, or was suspected, for what
+            # was left, before it got one
+            room = self.in_flight[server] + 1
+            if transition.old is ServerState.SUSPECT:
+                room = min(room, self._trial_limit[server])
+            self._trial_limit[server] = room
         elif new not in UP:
             self.last_error[server] = transition.reason
             self._ramps.end(server)

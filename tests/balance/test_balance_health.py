@@ -428,6 +428,19 @@ def test_a_stall_on_trial_is_cleared_up_by_a_probe_and_the_trial_goes_on(make_be
     assert bench.pool.state(0) is ServerState.EJECTED
 
 
+def test_what_was_left_in_flight_and_hangs_does_not_take_the_trials_place(make_bench) -> None:
+    bench = make_bench(1)
+    assert bench.pool.acquire(1) == 0
+    fail(bench, FailureKind.CUT, times=3)
+    bench.pass_time(2.0, always(OK))
+    assert bench.pool.state(0) is ServerState.TRIAL
+    bench.pool.stalled(0, bench.now_s)
+    bench.probe(always(OK))
+    assert bench.pool.state(0) is ServerState.TRIAL
+    assert bench.pool.acquire(1) == 0
+    assert bench.pool.acquire(1) is None
+
+
 def test_without_recovery_an_ejected_server_stays_out_for_good(make_bench) -> None:
     bench = ejected(make_bench, n=1, recovery=False)
     assert bench.pool.lost_for_good
