@@ -140,6 +140,8 @@ class AnswerReader:
                 self._refuse_head()
         if self.status == 101:
             self._refuse(FailureKind.MALFORMED, "the server switched protocols")
+        elif self.status < 100:  # it would have a body, and be passed over as if it were interim
+            self._refuse(FailureKind.MALFORMED, f"not HTTP: the status is {self.status:03d}")
         if self.trouble is not None:
             raise _HeadRefusedError  # stops the parser, so that nothing of the body is taken for an answer
 

@@ -105,6 +105,7 @@ def test_bytes_behind_an_answer_spoil_the_connection_but_not_the_answer(answer: 
         b"HTTP/1.1 200 OK\r\ncontent-ENCODING: br\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nxyz",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 099 X\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: \x00\r\n\r\n",
     ],

@@ -166,10 +166,11 @@ def _kill_worker(times: int) -> Callable[[Stage], None]:
     def act(stage: Stage) -> None:
         stage.start()
         stage.until_busy()
-        for n in range(times):
-            workers = stage.until(lambda: _two_of(stage), "both workers are there")
+        for worker in stage.until(lambda: _two_of(stage), "both workers are there")[:times]:
             stage.breaks()
-            os.kill(min(workers) if n == 0 else max(workers), signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
+            stage.until(lambda worker=worker: worker not in stage.run.family(_WORKER), "it is gone")  # type: ignore[misc]
+            stage.until(lambda: _two_of(stage), "another took its place")
 
     return act
 

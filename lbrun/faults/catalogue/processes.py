@@ -193,7 +193,7 @@ SCENARIOS = (
         about="each server in turn is killed and started again at once",
         act=_rolling_restart,
         expected=Expected(back_within_s=BACK_WITHIN_S),
-        samples=_MANY,
+        samples=_MORE,
     ),
     Scenario(
         name="flapping",
