@@ -19,7 +19,8 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?")  # RFC 3986 3.3
 _DEFAULT_PORT = {"http": 80, "https": 443}
 _MIN_SECRET_LENGTH = 6
-"""Shorter values are not searched for in messages: they would blank out ordinary words."""
+"""Shorter values are not searched for in messages: they would blank out ordinary words. Of longer ones, so
+much of the beginning is taken for the secret: messages are cut, and a cut may fall within it."""
 
 _FRAMING = frozenset(
     {
@@ -62,6 +63,10 @@ class Endpoint:
         """The text without this server's secrets: servers like to quote a key that they refuse."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
+        for secret in self.secrets:
+            if secret[:_MIN_SECRET_LENGTH] in text:
+                for length in range(len(secret) - 1, _MIN_SECRET_LENGTH - 1, -1):
+                    text = text.replace(secret[:length], "***")
         return text
 
 

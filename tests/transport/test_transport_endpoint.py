@@ -151,6 +151,12 @@ def test_secrets_show_neither_in_repr_nor_in_redacted_text() -> None:
     assert endpoint.redact(said) == "you sent ***, *** and ***"
 
 
+def test_a_secret_that_a_message_was_cut_in_is_none_the_less_one() -> None:
+    endpoint = make_endpoint("http://a", PATH, api_key="canary-one")
+    assert endpoint.redact("no credit for canary-o") == "no credit for ***"
+    assert endpoint.redact("'canary-o' canary-one (canary)") == "'***' *** (***)"
+
+
 def test_bearer_token_given_as_a_header_is_a_secret_too() -> None:
     endpoint = make_endpoint("http://a", PATH, headers={"Authorization": "Bearer canary-one"})
     assert endpoint.redact("the key canary-one is unknown") == "the key *** is unknown"
