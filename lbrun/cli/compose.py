@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from lbrun.cli.conf_dir import CONF_DIR
+from lbrun.cli.hydra_code import foreign_code
 from lbrun.errors import ConfigError
 
 VERSION_BASE = "1.3"
@@ -102,7 +103,7 @@ def _hydra() -> Iterator[None]:
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
     try:
-        return compose(config_name=CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
+        cfg = compose(config_name=CONFIG_NAME, overrides=list(overrides), return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
         raise
     except (AssertionError, AttributeError, TypeError, ValueError) as error:
@@ -110,6 +111,9 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(
             f"configuration: Hydra cannot compose it: {error}; see python -m lbrun --help"
         ) from error
+    if problems := foreign_code(OmegaConf.to_container(cfg.hydra, resolve=False)):
+        raise ConfigError(problems)
+    return cfg
 
 
 def _job(cfg: DictConfig, overrides: Sequence[str]) -> Job:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 BASE_DIR = "base_dir"
@@ -67,6 +67,16 @@ def _resolve_file(value: Any, info: ValidationInfo) -> Any:
 
 FilePath = Annotated[Path, BeforeValidator(_resolve_file)]
 """An existing file; relative paths start from the folder where lbrun was started."""
+
+
+def _check_one_line(value: str) -> str:
+    if not value.isprintable():
+        raise problem("a name may not hold control characters", "write one line of text")
+    return value
+
+
+OneLine = Annotated[str, AfterValidator(_check_one_line)]
+"""A name that goes into requests, messages and reports."""
 
 
 def _wrap_name(value: Any) -> Any:

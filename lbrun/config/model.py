@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lbrun.config.base import FilePath, Integer, Number, Section
+from lbrun.config.base import FilePath, Integer, Number, OneLine, Section
 
 Backend = Literal["vllm", "sglang", "openai"]
 RequestFormatName = Literal["completions", "chat", "sglang_generate"]
@@ -89,12 +89,14 @@ class LatencyLimits(Section):
 class ModelSettings(Section):
     """Which model is asked, in which request format, with which sampling."""
 
-    name: str = Field(min_length=1, description="the benchmark's name, as in MLPerf's results: llama3.1-8b")
-    mlperf_name: str = Field(min_length=1, description="the name in LoadGen's mlperf.conf: llama3_1-8b")
-    mlperf_name_interactive: str | None = Field(
+    name: OneLine = Field(
+        min_length=1, description="the benchmark's name, as in MLPerf's results: llama3.1-8b"
+    )
+    mlperf_name: OneLine = Field(min_length=1, description="the name in LoadGen's mlperf.conf: llama3_1-8b")
+    mlperf_name_interactive: OneLine | None = Field(
         default=None, description="the name in mlperf.conf for scenario=interactive; null: as mlperf_name"
     )
-    hf_id: str = Field(
+    hf_id: OneLine = Field(
         min_length=1,
         description="the model's id, which servers list unless servers.served_model says otherwise",
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
-from lbrun.config.base import PROBLEM, FilePath, Integer, Number, Section, problem
+from lbrun.config.base import PROBLEM, FilePath, Integer, Number, OneLine, Section, problem
 from lbrun.config.model import Backend
 from lbrun.config.urls import check_list, check_url
 from lbrun.embedded.faults import parse_fault
@@ -164,7 +164,7 @@ class ServersSettings(Section):
     backend: Backend = Field(
         default="vllm", description="what the servers run; openai: any OpenAI-compatible server"
     )
-    served_model: str | None = Field(
+    served_model: OneLine | None = Field(
         default=None,
         min_length=1,
         description="the name under which servers list the model; null: model.hf_id",

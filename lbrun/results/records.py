@@ -9,6 +9,7 @@ file ends. Memory holds at most what came in since the writer last looked, about
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ STREAM_NAME = "requests.arrows"
 PARQUET_NAME = "requests.parquet"
 _ROW_GROUP = 131_072
 _MAX_FINISH_REASONS = 256
+_WORDS = re.compile(r"[A-Za-z0-9_ ]{0,24}")
 _pack = ROW.pack
 
 
@@ -143,10 +145,13 @@ class Recorder:
         return None
 
     def _learn(self, finish_reason: str) -> int:
-        """A code for a word not seen before. A server that makes up a new word each time is cut short."""
-        if len(self._finish_reasons) >= _MAX_FINISH_REASONS:
+        """A code for a word not seen before. A server that makes up a new word each time is cut short.
+
+        What is no short word might be anything that the server knows, an API key too.
+        """
+        if len(self._finish_reasons) >= _MAX_FINISH_REASONS or not _WORDS.fullmatch(finish_reason):
             finish_reason = "(other)"
-        return self._finish_reasons.setdefault(finish_reason[:100], len(self._finish_reasons))
+        return self._finish_reasons.setdefault(finish_reason, len(self._finish_reasons))
 
     def _write_all(self) -> None:
         """The writer thread: until `close`, and then whatever is left."""

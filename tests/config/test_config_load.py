@@ -45,6 +45,15 @@ USER = (
             "servers.servers: the keys of a file in servers/ are below servers already; "
             "leave the line `servers:` out",
         ),
+        # one line
+        (
+            {"servers__served_model": "a\r\nX-Evil: 1"},
+            "servers.served_model: a name may not hold control characters; write one line of text",
+        ),
+        (
+            {"model__hf_id": "a\x1b[2J"},
+            "model.hf_id: a name may not hold control characters; write one line of text",
+        ),
         # types and bounds, with units
         (
             {"client__idle_timeout_s": -1},
