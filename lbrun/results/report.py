@@ -15,14 +15,15 @@ from lbrun.results.records import read_requests
 from lbrun.results.result import Outcome, ServerOutcome, replace_text
 from lbrun.results.summary import headline, middle_and_tail, spreads
 from lbrun.results.timeline import cumulative, latencies_ms, timeline
+from lbrun.results.verdict import Verdict
 from lbrun.results.wording import ABSENT, clean, count, duration, number, percent, short_url
 
 FILE_NAME = "report.html"
 _MAX_EVENTS = 500
 _MAX_MARKS = 60
-_BAD_STATES = frozenset({"suspect", "ejected", "excluded", "starting"})
+_OUT = frozenset({"ejected", "excluded", "starting"})
+_RETURNING = _OUT | {"trial"}
 _NUMERIC = re.compile(r"[-\d.,/% ]*").fullmatch
-_GOOD_STATES = frozenset({"ready"})
 
 
 def write_report(outcome: Outcome, run_dir: Path) -> Path:
@@ -42,12 +43,16 @@ def render_report(outcome: Outcome, run_dir: Path) -> str:
         _section("Why", _list(outcome.judgement.reasons)),
         _section("Results", _key_figures(outcome)),
         _section("Servers", _servers(outcome)),
+        _section("Last errors", _list(_last_errors(outcome.servers))),
         *_plots(outcome, run_dir, events),
         _section("Failed attempts", _list(map(str, outcome.failures))),
         _section("Rules relaxed for this trial", _list(outcome.relaxed)),
         _section("Notes", _list(outcome.warnings)),
         _section("Events", _events(events)),
-        _section("LoadGen", _pairs(outcome.loadgen.summary if outcome.loadgen else {})),
+        _section(
+            "LoadGen" if verdict != "FAILED" else "LoadGen, set aside",
+            _pairs(outcome.loadgen.summary if outcome.loadgen else {}),
+        ),
         _section("Environment", _pairs(outcome.environment)),
         _section("Configuration", _details("resolved configuration", outcome.config)),
         _section("Run it again", f"<pre>{escape(outcome.command)}</pre>" if outcome.command else ""),
@@ -113,7 +118,8 @@ def _details(title: str, value: object) -> str:
 def _key_figures(outcome: Outcome) -> str:
     samples, attempts, loadgen, traffic = outcome.samples, outcome.attempts, outcome.loadgen, outcome.metrics
     rows = []
-    if loadgen is not None and loadgen.value is not None:
+    failed = outcome.judgement.verdict is Verdict.FAILED  # LoadGen takes failed samples for answers
+    if loadgen is not None and loadgen.value is not None and not failed:
         rows.append((f"LoadGen: {loadgen.metric}", f"{loadgen.value:,.2f}"))
     rows += [
         ("Samples issued", count(samples.issued)),
@@ -141,23 +147,27 @@ def _key_figures(outcome: Outcome) -> str:
     return f'<div class="beside">\n{_table(("", ""), rows)}{times}</div>\n'
 
 
+_SERVER_COLUMNS = (
+    "server",
+    "state",
+    "requests",
+    "completed",
+    "share",
+    "failed",
+    "tokens",
+    "tokens/s",
+    "TTFT p50/p99 ms",
+    "TPOT p50/p99 ms",
+    "latency p50/p99 ms",
+    "out/back",
+)
+
+
 def _servers(outcome: Outcome) -> str:
-    header = (
-        "server",
-        "state",
-        "requests",
-        "completed",
-        "share",
-        "failed",
-        "output tokens",
-        "tokens/s",
-        "TTFT p50/p99 ms",
-        "TPOT p50/p99 ms",
-        "latency p50/p99 ms",
-        "out/back",
-        "last error",
-    )
-    return _table(header, map(_server_row, outcome.servers))
+    """A row a server. A column that has nothing to say (TTFT without streams) only takes room from others."""
+    rows = [_server_row(server) for server in outcome.servers]
+    kept = [i for i, cells in enumerate(zip(*rows, strict=True)) if set(cells) - {ABSENT}]
+    return _table([_SERVER_COLUMNS[i] for i in kept], ([row[i] for i in kept] for row in rows))
 
 
 def _server_row(server: ServerOutcome) -> list[str]:
@@ -174,8 +184,11 @@ def _server_row(server: ServerOutcome) -> list[str]:
             number(traffic.output_tokens_per_s),
             *map(middle_and_tail, (traffic.ttft_ms, traffic.tpot_ms, traffic.latency_ms)),
         ]
-    out_and_back = f"{server.ejections}/{server.recoveries}"
-    return [short_url(server.url), server.state, *measured, out_and_back, clean(server.last_error, 200)]
+    return [short_url(server.url), server.state, *measured, f"{server.ejections}/{server.recoveries}"]
+
+
+def _last_errors(servers: Iterable[ServerOutcome]) -> list[str]:
+    return [f"{short_url(server.url)}: {server.last_error}" for server in servers if server.last_error]
 
 
 def _events(events: Sequence[Mapping[str, Any]]) -> str:
@@ -205,7 +218,7 @@ def _plots(outcome: Outcome, run_dir: Path, events: Sequence[Mapping[str, Any]])
     from lbrun.results.plots import cumulative_svg, over_time_svg
 
     names = [short_url(url) for url in urls]
-    marks = _marks(events)
+    marks = [mark for mark in _marks(events) if mark[0] >= data.edges_s[0]]
     pairs = (("TTFT", "issued_ns", "first_token_ns"), ("latency", "issued_ns", "done_ns"))
     curves = []
     for label, begin, end in pairs:
@@ -225,9 +238,13 @@ def _plots(outcome: Outcome, run_dir: Path, events: Sequence[Mapping[str, Any]])
 
 
 def _marks(events: Sequence[Mapping[str, Any]]) -> list[tuple[float, str]]:
+    """When servers left service and came back; one that is suspected for a moment has not left."""
     marks = []
     for event in events:
-        state, at_s = event.get("to"), event.get("t_s")
-        if isinstance(at_s, float | int) and state in _BAD_STATES | _GOOD_STATES:
-            marks.append((float(at_s), "good" if state in _GOOD_STATES else "bad"))
+        before, after, at_s = event.get("from"), event.get("to"), event.get("t_s")
+        if isinstance(at_s, float | int):
+            if after in _OUT:
+                marks.append((float(at_s), "bad"))
+            elif after == "ready" and before in _RETURNING:
+                marks.append((float(at_s), "good"))
     return marks[:_MAX_MARKS]

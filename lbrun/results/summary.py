@@ -108,7 +108,9 @@ def _key_lines(outcome: Outcome) -> list[str]:
     """LoadGen's own result, then ours."""
     lines = []
     loadgen = outcome.loadgen
-    if loadgen is not None:
+    if outcome.judgement.verdict is Verdict.FAILED and loadgen is not None:
+        lines.append("LoadGen       its result is set aside: it takes failed samples for answers")
+    elif loadgen is not None:
         if loadgen.metric and loadgen.value is not None:
             result = f", {loadgen.result}" if loadgen.result else ""
             lines.append(f"LoadGen       {loadgen.metric}: {loadgen.value:,.2f}{result}")

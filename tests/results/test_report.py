@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from outcomes import START_NS, URLS, lost, outcome_of, record, steady
+from outcomes import MS, START_NS, URLS, lost, outcome_of, record, steady
 
-from lbrun.results.events import EventLog
+from lbrun.attempt import FailureKind
+from lbrun.results.events import EventLog, read_events
 from lbrun.results.records import read_requests
-from lbrun.results.report import render_report, write_report
+from lbrun.results.report import _marks, render_report, write_report
 from lbrun.results.result import LoadGenOutcome
 from lbrun.results.timeline import cumulative, timeline
 
@@ -137,6 +139,35 @@ def test_the_timeline_accounts_for_every_token_and_every_second_in_flight(tmp_pa
     busy_s = sum((row.done_ns - row.sent_ns) / 1e9 for row in steady(50))
     assert sum(band.sum() for band in data.in_flight) * width == pytest.approx(busy_s)
     assert all((band >= -1e-9).all() for band in data.in_flight)
+
+
+def test_requests_that_failed_are_in_flight_while_they_are_out(tmp_path: Path) -> None:
+    first = steady(1)[0]
+    hung = int(FailureKind.FIRST_BYTE_TIMEOUT)
+    attempts = [
+        (1, START_NS + MS, START_NS + 8_001 * MS, hung, "no byte"),
+        (0, START_NS + 8_000 * MS, START_NS + 8_500 * MS, 0, ""),
+    ]
+    moved = first._replace(
+        query_id=9, server=0, n_attempts=2, sent_ns=START_NS + 8_000 * MS, first_byte_ns=0, first_token_ns=0,
+        done_ns=START_NS + 8_500 * MS, attempts=attempts,
+    )  # fmt: skip
+    record(tmp_path, [moved])
+    data = timeline(read_requests(tmp_path), URLS, n_bins=17)
+    assert data is not None
+    width = data.edges_s[1] - data.edges_s[0]
+    assert [band.sum() * width for band in data.in_flight] == pytest.approx([0.5, 8.0, 0.0])
+
+
+def test_a_server_that_is_suspected_for_a_moment_has_not_left(tmp_path: Path) -> None:
+    record(tmp_path, steady(30))
+    steps = [("ready", "suspect"), ("suspect", "ready"), ("ready", "ejected"), ("trial", "ready")]
+    lines = [
+        json.dumps({"event": "state", "t_s": i, "server": URLS[0], "from": a, "to": b})
+        for i, (a, b) in enumerate(steps)
+    ]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    assert _marks(list(read_events(tmp_path))) == [(2.0, "bad"), (3.0, "good")]
 
 
 def test_the_timeline_of_records_without_an_answer_is_none(tmp_path: Path) -> None:
