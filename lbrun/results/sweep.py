@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -120,12 +121,13 @@ def render_sweep(
     titles = ("TTFT p99", "TPOT p99") if streamed else ("latency p99",)
     for title in ("samples", "failed", "samples/s", "tok/s", *titles):
         table.add_column(title, justify="right", no_wrap=True)
+    shared = _shared(rows)
     styles = {"VALID": "green", "INVALID": "yellow", "FAILED": "red"}
     for row in rows:
         times = (row.ttft_p99_ms, row.tpot_p99_ms) if streamed else (row.latency_p99_ms,)
         table.add_row(
             Text(row.folder),
-            Text(clean(row.overrides)),
+            Text(clean(" ".join(word for word in _overrides(row) if word not in shared))),
             Text(row.verdict, style=styles.get(row.verdict, "")),
             *(Text("-" if n is None else count(n)) for n in (row.samples, row.failed)),
             *(Text(number(value)) for value in (row.requests_per_s, row.output_tokens_per_s, *times)),
@@ -135,6 +137,8 @@ def render_sweep(
         by_verdict[row.verdict] = by_verdict.get(row.verdict, 0) + 1
     tally = ", ".join(f"{n} {verdict}" for verdict, n in by_verdict.items())
     console.print(Text(f"{things(len(rows), 'job')}: {tally}" if rows else "no jobs", style="bold"))
+    if shared:
+        console.print(Text(f"All of them with {clean(' '.join(shared), 1000)}"), soft_wrap=True)
     console.print()
     if rows:
         console.print(table)
@@ -143,6 +147,19 @@ def render_sweep(
             console.print(Text(f"{row.folder}: {clean(row.error)}"), soft_wrap=True)
     console.print(Text(f"Written to {sweep_dir}: {JSON_NAME}, {CSV_NAME}"), soft_wrap=True)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _overrides(row: SweepRow) -> list[str]:
+    """One by one; a value may have blanks."""
+    return re.split(r" (?=[~+]*[\w./@-]+=)", row.overrides)
+
+
+def _shared(rows: Sequence[SweepRow]) -> list[str]:
+    """Those that all jobs have, which tell nothing of the jobs' differences."""
+    if len(rows) < 2:
+        return []
+    words = [_overrides(row) for row in rows]
+    return [word for word in words[0] if word and all(word in others for others in words[1:])]
 
 
 def _row(sweep_dir: Path, folder: str, overrides: list[str] | None) -> SweepRow:
@@ -173,8 +190,14 @@ def _row(sweep_dir: Path, folder: str, overrides: list[str] | None) -> SweepRow:
         tpot_p99_ms=_mapping(metrics.get("tpot_ms")).get("p99"),
         latency_p99_ms=_mapping(metrics.get("latency_ms")).get("p99"),
         duration_s=result.get("duration_s"),
-        error=errors[0] if errors else "",
+        error=_first(errors),
     )
+
+
+def _first(errors: Sequence[str]) -> str:
+    """The first reason in one line; where it only heads what each server said, with the first of them."""
+    first, *others = errors or [""]
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first
 
 
 def _hydra_overrides(job_dir: Path) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from outcomes import lost, outcome_of, record, steady
 
-from lbrun.results.result import ResultFile
+from lbrun.results.result import ResultFile, replace_json
 from lbrun.results.sweep import NO_RESULT, finished, read_sweep, render_sweep, write_sweep
 from lbrun.results.verdict import State
 
@@ -109,3 +110,25 @@ def test_only_a_finished_job_of_the_same_configuration_may_be_skipped(sweep: Pat
     assert not finished(sweep / "0", "0123456789abcdef")
     ResultFile(sweep / "0").finish(replace(outcome_of(sweep / "0"), config_hash=""))
     assert not finished(sweep / "0", "")
+
+
+def test_what_all_jobs_have_in_common_is_said_once(tmp_path: Path) -> None:
+    common = ["dataset.path=my data.json", "scenario.target_qps=20"]
+    rows = write_sweep(tmp_path, {str(i): [f"strategy={name}", *common] for i, name in enumerate("ab")})
+    text = render_sweep(rows, tmp_path)
+    assert "All of them with dataset.path=my data.json scenario.target_qps=20\n" in text
+    assert re.search(r"^0 +strategy=a +NO RESULT", text, re.MULTILINE)
+    assert re.search(r"^1 +strategy=b +NO RESULT", text, re.MULTILINE)
+
+
+def test_an_error_that_heads_a_list_is_told_with_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    replace_json(
+        tmp_path / "0" / "result.json",
+        {
+            "verdict": "FAILED",
+            "errors": ["No API servers became ready:", "  http://a: refused", "  http://b: x"],
+        },
+    )
+    (row,) = write_sweep(tmp_path)
+    assert row.error == "No API servers became ready: http://a: refused"
