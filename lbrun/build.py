@@ -77,9 +77,6 @@ def format_options(settings: RunSettings, max_tokens: int | None = None) -> Form
         sampling["min_tokens"] = min(sampling["max_tokens"], sampling.get("min_tokens", 1))
     model, servers = settings.model, settings.servers
     chat = model.chat
-    template = chat.template
-    if chat.template_file is not None:
-        template = chat.template_file.read_text(encoding="utf-8")
     return FormatOptions(
         model=settings.served_model,
         backend=servers.backend,
@@ -90,8 +87,8 @@ def format_options(settings: RunSettings, max_tokens: int | None = None) -> Form
         retokenize=local_tokenizer(model.tokenizer),
         extra_body=model.extra_body,
         chat=ChatOptions(
-            system=chat.system_prompt,
-            user_template=template,
+            system=_text(chat.system_prompt_file, "model.chat.system_prompt_file", chat.system_prompt),
+            user_template=_text(chat.template_file, "model.chat.template_file", chat.template),
             json_schema=_json_schema(chat.guided_json_schema),
             image_position=chat.image_position,
         ),
@@ -154,11 +151,11 @@ def notes(settings: RunSettings, fmt: RequestFormat) -> list[str]:
             "the token ids of the data are not checked, since model.vocab_size is null and SGLang does not "
             "tell: an id outside the vocabulary ends an SGLang server"
         )
-    left_out = getattr(fmt, "left_out", ())
-    if left_out:
+    unsent = left_out(fmt)
+    if unsent:
         found.append(
             f"not sent, since servers.backend={settings.servers.backend} does not take them: "
-            f"{', '.join(left_out)} (model.extra_body sends what your server knows)"
+            f"{', '.join(unsent)} (model.extra_body sends what your server knows)"
         )
     if settings.model.tokenizer is not None and payload_kind(settings) == "token_ids":
         found.append(
@@ -166,6 +163,11 @@ def notes(settings: RunSettings, fmt: RequestFormat) -> list[str]:
             f"{settings.model.tokenizer.name} (model.tokenizer)"
         )
     return found
+
+
+def left_out(fmt: RequestFormat) -> tuple[str, ...]:
+    """Sampling keys that are not sent, since the servers' backend does not take them."""
+    return getattr(fmt, "left_out", ())
 
 
 def n_workers(settings: RunSettings) -> int:
@@ -199,6 +201,7 @@ def dataset_spec(settings: RunSettings, format_name: str) -> DatasetSpec:
         file_format=dataset.file_format,
         limit=dataset.max_samples,
         vocab_size=_known_vocab_size(settings),
+        categories_as_list=model.chat.categories == "list",
     )
 
 
@@ -220,6 +223,16 @@ def _input_kind(settings: RunSettings, format_name: str) -> InputKind:
     if format_name == "chat":
         return InputKind(settings.model.chat.input)
     return InputKind(settings.model.prompt)
+
+
+def _text(path: Path | None, key: str, otherwise: str | None) -> str | None:
+    """The text of the file, or otherwise the text where there is none."""
+    if path is None:
+        return otherwise
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key}: cannot read {path}: {error}") from None
 
 
 def _json_schema(path: Path | None) -> Mapping[str, Any] | None:
@@ -252,6 +265,7 @@ def loadgen_settings(settings: RunSettings, n_samples: int) -> LoadGenSettings:
         "tpot_latency": _whole(values.tpot_limit_ms),
         "target_latency": _whole(values.latency_limit_ms),
         "target_latency_percentile": None if values.percentile is None else values.percentile * 100,
+        "coalesce_queries": None if values.coalesce_queries is None else int(values.coalesce_queries),
     }
     seeds = {
         "qsl_rng_seed": values.qsl_seed,
@@ -269,8 +283,7 @@ def loadgen_settings(settings: RunSettings, n_samples: int) -> LoadGenSettings:
         mode=settings.mode,
         samples=n_samples,
         values={key: value for key, value in conf.items() if value is not None},
-        seeds={key: value for key, value in seeds.items() if value is not None},
-        coalesce_queries=values.coalesce_queries,
+        seeds={key: seed for key, seed in seeds.items() if seed is not None},
         user_conf=settings.scenario.user_conf,
         audit_conf=settings.scenario.audit_conf,
     )

@@ -48,6 +48,9 @@ class ChatSettings(Section):
         description="what chat requests are made of: a prompt, ready-made messages, or a product's fields",
     )
     system_prompt: str | None = Field(default=None, description="the system message; null sends none")
+    system_prompt_file: FilePath | None = Field(
+        default=None, description="a text file with the system message, used in place of system_prompt"
+    )
     template: str = Field(
         default="{title}\n{description}\n{categories}",
         min_length=1,
@@ -55,6 +58,11 @@ class ChatSettings(Section):
     )
     template_file: FilePath | None = Field(
         default=None, description="a text file with the user message, used in place of template"
+    )
+    categories: Literal["lines", "list"] = Field(
+        default="lines",
+        description="how {categories} writes a product's list: one a line, or as Python writes a list, "
+        "which is how the reference prompt has it",
     )
     guided_json_schema: FilePath | None = Field(
         default=None,

@@ -7,7 +7,7 @@ implementations of the three benchmarks. A run is *official* when nothing is rel
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +32,8 @@ class Benchmark:
     """One benchmark's rules. offline_samples: LoadGen's minimum in the Offline scenario.
 
     sampling_accuracy holds what differs from sampling with mode=accuracy. Interactive runs of some
-    benchmarks use a smaller data set.
+    benchmarks use a smaller data set. instruction_in_ids: only the prompt as token ids has the reference
+    instruction in it; the text beside it is the bare article.
     """
 
     performance_samples: int
@@ -43,6 +44,7 @@ class Benchmark:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     sampling_accuracy: Mapping[str, Any] = field(default_factory=dict)
     own_template: bool = False
+    instruction_in_ids: bool = False
 
     @property
     def token_latencies(self) -> bool:
@@ -65,6 +67,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
                 "max_tokens": 128,
                 "min_tokens": 1,
             },
+            instruction_in_ids=True,
         ),
         "gpt-oss-120b": Benchmark(
             performance_samples=6_396,
@@ -86,6 +89,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
 
 # Keys of user.conf that a submission sets by itself, and those that are compared below.
 _FREE_KEYS = {"target_qps", "coalesce_queries"}
+_SIZES = {"performance_sample_count_override", "accuracy_sample_count_override"}
 _COMPARED = {
     "min_duration": ("min_duration_s", 1e-3),
     "max_duration": ("max_duration_s", 1e-3),
@@ -99,12 +103,17 @@ _COMPARED = {
 
 
 def relaxed_rules(
-    settings: RunSettings, user_conf: Mapping[str, str] | None = None, *, n_samples: int | None = None
+    settings: RunSettings,
+    user_conf: Mapping[str, str] | None = None,
+    *,
+    n_samples: int | None = None,
+    left_out: Collection[str] = (),
 ) -> tuple[str, ...]:
     """The rules that a run relaxes, one short phrase each; empty for an official run.
 
     user_conf: LoadGen keys and values of the user's own user.conf, those that apply to this test.
-    n_samples: of the data set as it was read; None where it was not.
+    n_samples: of the data set as it was read; None where it was not. left_out: sampling keys that are not
+    sent, since the servers' backend does not take them.
     """
     benchmark = BENCHMARKS.get(settings.model.mlperf_name)
     if benchmark is None:
@@ -114,23 +123,22 @@ def relaxed_rules(
     for key, text in (user_conf or {}).items():
         if key in _COMPARED:
             name, scale = _COMPARED[key]
-            try:
-                values[name] = float(text) * scale
-            except ValueError:
-                other.append(key)
+            values[name] = float(text) * scale
         elif key == "use_token_latencies":
             if text != str(int(benchmark.token_latencies)):
                 other.append(f"{key} to {text}")
-        elif key not in _FREE_KEYS:
+        elif key not in _FREE_KEYS and not (key in _SIZES and text == str(_n_official(settings, benchmark))):
             other.append(key)
     return (
+        *_loadgen_model(settings),
         *_pool(settings),
         *_data(settings, benchmark, n_samples),
         *(_length(settings, benchmark, values) if settings.mode == "performance" else ()),
         *_latencies(settings, benchmark, values),
         *_seeds(values),
-        *_sampling(settings, benchmark),
+        *_sampling(settings, benchmark, left_out),
         *_prompt(settings, benchmark),
+        *_payload(settings, benchmark),
         *(f"user.conf sets {key}" for key in other),
         # whose settings LoadGen puts over all others: a test of its own, and no performance result
         *(("a compliance test by audit.config",) if settings.scenario.audit_conf is not None else ()),
@@ -144,13 +152,20 @@ def _pool(s: RunSettings) -> Iterator[str]:
         yield "servers may join late"
 
 
-def _data(s: RunSettings, benchmark: Benchmark, n_samples: int | None) -> Iterator[str]:
-    if s.mode == "accuracy":
-        samples = benchmark.accuracy_samples
-    else:
-        samples = benchmark.performance_samples
+def _loadgen_model(s: RunSettings) -> Iterator[str]:
+    name = s.loadgen_model_name
+    if name not in (s.model.mlperf_name, f"{s.model.mlperf_name}-interactive"):
+        yield f"LoadGen's settings are those of {name}"
+
+
+def _n_official(s: RunSettings, benchmark: Benchmark) -> int:
     if s.scenario.name == "interactive" and benchmark.interactive_samples:
-        samples = benchmark.interactive_samples
+        return benchmark.interactive_samples
+    return benchmark.accuracy_samples if s.mode == "accuracy" else benchmark.performance_samples
+
+
+def _data(s: RunSettings, benchmark: Benchmark, n_samples: int | None) -> Iterator[str]:
+    samples = _n_official(s, benchmark)
     own = s.dataset.path
     if s.mode == "accuracy" and s.dataset.accuracy_path is not None:
         own = s.dataset.accuracy_path
@@ -182,12 +197,14 @@ def _latencies(s: RunSettings, benchmark: Benchmark, values: Mapping[str, Any]) 
     limits = benchmark.limits.get(s.scenario.name)
     if limits is None or s.mode != "performance":
         return
-    for key, official, name in (
-        ("ttft_limit_ms", limits.ttft_ms, "TTFT"),
-        ("tpot_limit_ms", limits.tpot_ms, "TPOT"),
-        ("latency_limit_ms", limits.latency_ms, "latency"),
+    # without a value of its own a run has those that mlperf.conf has under the model's name
+    in_conf = limits if s.loadgen_model_name != s.model.mlperf_name else benchmark.limits["server"]
+    for key, official, unless_set, name in (
+        ("ttft_limit_ms", limits.ttft_ms, in_conf.ttft_ms, "TTFT"),
+        ("tpot_limit_ms", limits.tpot_ms, in_conf.tpot_ms, "TPOT"),
+        ("latency_limit_ms", limits.latency_ms, in_conf.latency_ms, "latency"),
     ):
-        own = values[key]
+        own = unless_set if values[key] is None else values[key]
         if own is not None and official is not None and own > official:
             yield f"{name} limit {own:,.10g} ms instead of {official:,.10g} ms"
     percentile = values["percentile"]
@@ -201,24 +218,46 @@ def _seeds(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"{', '.join(names)} instead of the round's own"
 
 
-def _sampling(s: RunSettings, benchmark: Benchmark) -> Iterator[str]:
+def _sampling(s: RunSettings, benchmark: Benchmark, left_out: Collection[str]) -> Iterator[str]:
     official = dict(benchmark.sampling)
     if s.mode == "accuracy":
         official |= benchmark.sampling_accuracy
-    own = s.effective_sampling
-    for key in (*official, *(key for key in own if key not in official)):
-        if own.get(key) != official.get(key):
-            yield f"{key} {_sent(own.get(key))} instead of {_sent(official.get(key))}"
-    if s.model.extra_body:
-        yield f"further request fields: {', '.join(s.model.extra_body)}"
+    own = {key: value for key, value in s.effective_sampling.items() if key not in left_out}
+    extra = s.model.extra_body
+    sent = own | extra
+    for key in dict.fromkeys((*official, *own)):
+        if sent.get(key) != official.get(key):
+            yield f"{key} {_sent(sent.get(key))} instead of {_sent(official.get(key))}"
+    further = [key for key in extra if key not in official]
+    if further:
+        yield f"further request fields: {', '.join(further)}"
 
 
 def _prompt(s: RunSettings, benchmark: Benchmark) -> Iterator[str]:
     chat = s.model.chat
-    if benchmark.own_template and chat.template_file is None:
+    if not benchmark.own_template:
+        if (s.model.request_format or s.model.formats.get(s.servers.backend)) == "chat":
+            yield "chat messages instead of the data set's own prompts"
+        elif benchmark.instruction_in_ids and s.model.prompt == "text":
+            yield "prompts as text instead of the data set's token ids"
+        return
+    if chat.input != "product":
+        yield f"prompts from {chat.input} instead of the reference one"
+        return
+    if chat.template_file is None:
         yield "lbrun's prompt template instead of the reference one"
-    if benchmark.own_template and chat.guided_json_schema is not None:
+    if chat.system_prompt_file is None:
+        yield "lbrun's system prompt instead of the reference one"
+    if chat.image_position == "before":
+        yield "images before the text instead of after it"
+    if chat.guided_json_schema is not None:
         yield "guided decoding"
+
+
+def _payload(s: RunSettings, benchmark: Benchmark) -> Iterator[str]:
+    wanted = "token_ids" if benchmark.token_latencies else "text"
+    if s.mode == "accuracy" and s.model.payload != wanted:
+        yield f"answers logged as {s.model.payload} instead of {wanted}"
 
 
 def _sent(value: Any) -> str:

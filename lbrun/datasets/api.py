@@ -54,6 +54,7 @@ class DatasetSpec:
     kind: what is read from each row. columns: role -> names to look for, first match wins; roles are
     ``token_ids``, ``text``, ``messages``, ``image``, and for products ``title``, ``description``,
     ``categories``. limit: read at most so many rows. vocab_size: refuse token ids beyond it.
+    categories_as_list: write a product's list of categories as Python does, instead of one a line.
     """
 
     path: Path
@@ -62,3 +63,4 @@ class DatasetSpec:
     file_format: str = "auto"
     limit: int | None = None
     vocab_size: int | None = None
+    categories_as_list: bool = False

@@ -122,9 +122,10 @@ def read_text(cell: Cell, *, optional: bool = False) -> str:
     return _encodable(text)
 
 
-def read_categories(cell: Cell) -> str:
+def read_categories(cell: Cell, *, as_list: bool = False) -> str:
     """Category paths as one text, a path a line: from a list of paths, or from a text, which stays as it is.
 
+    as_list: as Python writes a list of texts.
     Raises CellError for an empty list, or one with anything but texts in it.
     """
     categories = plain(cell)
@@ -139,7 +140,7 @@ def read_categories(cell: Cell) -> str:
     for position, category in enumerate(categories):
         if not isinstance(category, str) or not category.strip():
             raise CellError(f"category {position} is {_shown(category)}, not a text")
-    return _encodable("\n".join(categories))
+    return _encodable(str(list(categories)) if as_list else "\n".join(categories))
 
 
 def read_messages(cell: Cell) -> bytes:

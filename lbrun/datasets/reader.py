@@ -64,7 +64,7 @@ def _cell_readers(spec: DatasetSpec) -> dict[str, _CellReader]:
                 "title": cells.read_text,
                 # shops leave descriptions out; a prompt can do without one, not without the rest
                 "description": partial(cells.read_text, optional=True),
-                "categories": cells.read_categories,
+                "categories": partial(cells.read_categories, as_list=spec.categories_as_list),
             }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import logging
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,8 @@ from pathlib import Path
 import mlperf_loadgen as lg
 
 from lbrun.dispatch.ports import Finished, FirstToken
-from lbrun.errors import ConfigError
-from lbrun.loadgen.conf import merge_conf, read_user_conf
+from lbrun.errors import ConfigError, RunFailed
+from lbrun.loadgen.conf import effective, merge_conf, read_audit_conf, read_user_conf
 
 log = logging.getLogger("lbrun.loadgen")
 
@@ -31,8 +30,8 @@ class LoadGenSettings:
     """A test, in LoadGen's words.
 
     model: the name in mlperf.conf, e.g. ``llama3_1-8b-interactive``. scenario: Offline or Server. mode:
-    performance or accuracy. values: keys of user.conf, in its units. seeds: LoadGen takes them from no
-    user.conf. samples: of the dataset, all of which are in memory.
+    performance or accuracy. values: keys of user.conf, in its units. seeds: of LoadGen's random numbers, by
+    its names, where they are not to be the round's own. samples: of the dataset, all of which are in memory.
     """
 
     model: str
@@ -41,7 +40,6 @@ class LoadGenSettings:
     samples: int
     values: Mapping[str, int | float]
     seeds: Mapping[str, int] = field(default_factory=dict)
-    coalesce_queries: bool | None = None
     user_conf: Path | None = None
     audit_conf: Path | None = None
 
@@ -95,15 +93,23 @@ class LoadGenTest:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         user = read_user_conf(settings.user_conf) if settings.user_conf else []
+        self.user_values = effective(user, settings.model, settings.scenario)
+        if settings.scenario == "Server" and "target_qps" not in {*settings.values, *self.user_values}:
+            raise ConfigError(
+                f"scenario.user_conf: {settings.user_conf} has no target_qps for {settings.model} in the "
+                f"Server scenario; add `{settings.model}.Server.target_qps = 20`, or write "
+                "scenario.target_qps=20 (queries per second)"
+            )
         text, self.notes = merge_conf(settings.model, settings.scenario, settings.values, user)
+        for key, seed in settings.seeds.items():
+            text += f"# set directly, since LoadGen takes it from no user.conf: {key} = {seed}\n"
         self._user_conf = folder / "user.conf"
         self._user_conf.write_text(text, encoding="utf-8")
         self._audit_conf = folder / "audit.config"
+        self._audit_conf.unlink(missing_ok=True)  # of a run in this folder that was cut
         if settings.audit_conf is not None:
-            try:
-                shutil.copyfile(settings.audit_conf, self._audit_conf)
-            except OSError as error:
-                raise ConfigError(f"scenario.audit_conf: cannot read: {error}") from None
+            audit = read_audit_conf(settings.audit_conf, settings.scenario, settings.mode)
+            self._audit_conf.write_text(audit, encoding="utf-8")
         self.test_settings = self._make_settings()
 
     def _make_settings(self) -> lg.TestSettings:
@@ -111,11 +117,10 @@ class LoadGenTest:
         out = lg.TestSettings()
         out.scenario = _SCENARIOS[settings.scenario]
         out.mode = _MODES[settings.mode]
-        out.FromConfig(str(self._user_conf), settings.model, settings.scenario, _USER_CONF)
-        for name, seed in settings.seeds.items():
-            setattr(out, name, seed)
-        if settings.coalesce_queries is not None:
-            out.server_coalesce_queries = settings.coalesce_queries
+        if out.FromConfig(str(self._user_conf), settings.model, settings.scenario, _USER_CONF) != 0:
+            raise RunFailed(f"LoadGen cannot read {self._user_conf}")
+        for key, seed in settings.seeds.items():
+            setattr(out, key, seed)
         return out
 
     @property

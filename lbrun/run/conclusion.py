@@ -9,7 +9,6 @@ from typing import Any
 from lbrun.config import RunSettings
 from lbrun.config.official import relaxed_rules
 from lbrun.errors import ConfigError, DatasetError, Interrupted, LbrunError, RunFailed
-from lbrun.loadgen.conf import read_user_conf
 from lbrun.loadgen.logs import LoadGenResult, read_logs, set_aside
 from lbrun.results.failures import group_failures
 from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, first_send_ms, measure
@@ -77,7 +76,12 @@ def conclude(
     )
     if judgement.verdict is Verdict.FAILED:
         set_aside(run_dir / "mlperf")
-    relaxed = relaxed_rules(settings, _user_conf(settings), n_samples=report.get("dataset_samples"))
+    relaxed = relaxed_rules(
+        settings,
+        report.get("user_conf"),
+        n_samples=report.get("dataset_samples"),
+        left_out=report.get("left_out", ()),
+    )
     client = dict(report.get("client", {}))
     # Offline, and at a server that is full, samples wait for room: that is the configuration's doing
     if client and settings.scenario.loadgen == "Server" and settings.max_in_flight is None:
@@ -180,11 +184,3 @@ def _loadgen(logs: LoadGenResult) -> LoadGenOutcome | None:
         invalid_reasons=logs.reasons,
         errors=logs.errors,
     )
-
-
-def _user_conf(settings: RunSettings) -> dict[str, str] | None:
-    path = settings.scenario.user_conf
-    if path is None:
-        return None
-    model, scenario = settings.loadgen_model_name, settings.scenario.loadgen
-    return {line.key: line.value for line in read_user_conf(path) if line.applies_to(model, scenario)}

@@ -27,7 +27,9 @@ from lbrun.run.supervisor import ChildEnd, Supervisor
 if TYPE_CHECKING:
     from lbrun.run.conclusion import Conclusion
 
-_WRITTEN = ("requests.arrows", "requests.parquet", "events.jsonl", "summary.txt", "report.html")
+_WRITTEN = (
+    "requests.arrows", "requests.parquet", "events.jsonl", "outputs.jsonl", "summary.txt", "report.html",
+)  # fmt: skip
 
 
 def run_job(settings: RunSettings, run_dir: Path, *, command: str, overrides: Sequence[str] = ()) -> int:
@@ -131,9 +133,14 @@ class _Job:
         return self._tell(result, end, conclusion)
 
     def _clear_leftovers(self) -> None:
-        """A run that was cut and is run again starts from nothing: its records belong to no run now."""
+        """A run that was cut and is run again starts from nothing: its records belong to no run now.
+
+        Nor do its LoadGen logs, which would be taken for this run's if it broke early.
+        """
         for name in _WRITTEN:
             (self._run_dir / name).unlink(missing_ok=True)
+        for path in (self._run_dir / "mlperf").glob("mlperf_log_*"):
+            path.unlink()
 
     @contextlib.contextmanager
     def _servers(self) -> Iterator[list[str]]:

@@ -57,6 +57,7 @@ class Session:
         self._wall_clock = WallClockWatch()
         self._dispatcher: Dispatcher | None = None
         self._n_samples = 0
+        self._left_out: tuple[str, ...] = ()
         self.loadgen_running = False
 
     async def run(self) -> dict[str, Any]:
@@ -78,6 +79,7 @@ class Session:
         for warning in self._warnings:
             self._note(warning)
         self._n_samples = len(prepared.bodies)
+        self._left_out = build.left_out(prepared.request_format)
         if test.uses_first_tokens and not settings.streaming:
             raise ConfigError(
                 f"scenario.stream: LoadGen wants the time of {settings.model.name}'s first tokens in the "
@@ -314,6 +316,8 @@ class Session:
             "duration_s": duration_s,
             "loadgen_ended": not self.loadgen_running,
             "dataset_samples": self._n_samples,
+            "user_conf": test.user_values,
+            "left_out": self._left_out,
         }
 
 

@@ -93,6 +93,47 @@ def test_the_users_user_conf_counts_and_wins(data: Path) -> None:
     )
 
 
+def test_sizes_in_user_conf_that_are_the_official_ones_relax_nothing(data: Path) -> None:
+    assert relaxed_rules(settings(data), {"performance_sample_count_override": "13368"}) == ()
+
+
+def test_what_a_backend_is_not_sent_is_relaxed_unless_sent_by_other_means(data: Path) -> None:
+    run = settings(data, servers__backend="openai")
+    assert relaxed_rules(run, left_out=("top_k", "min_tokens")) == (
+        "top_k not sent instead of 1",
+        "min_tokens not sent instead of 1",
+    )
+    run = settings(data, servers__backend="openai", model__extra_body={"top_k": 1, "min_tokens": 1})
+    assert relaxed_rules(run, left_out=("top_k", "min_tokens")) == ()
+
+
+def test_other_prompts_than_the_data_sets_own_are_relaxed(data: Path) -> None:
+    assert relaxed_rules(settings(data, model__prompt="text")) == (
+        "prompts as text instead of the data set's token ids",
+    )
+    assert relaxed_rules(settings(data, model__request_format="chat")) == (
+        "chat messages instead of the data set's own prompts",
+    )
+
+
+def test_interactive_limits_are_judged_by_the_name_that_loadgen_gets(data: Path) -> None:
+    values = {**SERVER, "scenario__name": "interactive"}
+    assert relaxed_rules(settings(data, **values)) == ()
+    assert relaxed_rules(
+        settings(data, model__mlperf_name_interactive=None, scenario__ttft_limit_ms=500, **values)
+    ) == ("TPOT limit 100 ms instead of 30 ms",)
+    assert relaxed_rules(
+        settings(data, model__mlperf_name_interactive="llama2-70b-interactive", **values)
+    ) == ("LoadGen's settings are those of llama2-70b-interactive",)
+
+
+def test_text_in_the_accuracy_log_of_a_text_model_is_relaxed(data: Path) -> None:
+    assert relaxed_rules(settings(data, model__payload="text")) == ()
+    assert relaxed_rules(settings(data, model__payload="text", mode="accuracy")) == (
+        "answers logged as text instead of token_ids",
+    )
+
+
 def test_token_latencies_are_the_benchmarks_own(data: Path) -> None:
     assert relaxed_rules(settings(data), {"use_token_latencies": "1"}) == ()
     assert relaxed_rules(settings(data), {"use_token_latencies": "0"}) == (

@@ -188,6 +188,15 @@ def test_a_wrong_value_of_a_product_is_named(tmp_path: Path, column: str, value:
         read(_write_products(tmp_path, **{column: value}), InputKind.PRODUCT)
 
 
+def test_categories_can_be_written_as_python_writes_a_list(tmp_path: Path) -> None:
+    path = _write_products(tmp_path, potential_product_categories=["Kids' > Toys"])
+    samples = read(path, InputKind.PRODUCT, categories_as_list=True)
+    assert [sample.fields["categories"] for sample in samples] == [
+        "['Home > Mugs', 'Toys']",
+        '["Kids\' > Toys"]',
+    ]
+
+
 def test_categories_in_one_text_stay_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
     row = _products()[0] | {

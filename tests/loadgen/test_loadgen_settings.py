@@ -13,7 +13,10 @@ from lbrun.config import RunSettings, load_settings
 from lbrun.config.official import BENCHMARKS, relaxed_rules
 from lbrun.loadgen.test import LoadGenTest
 
-PROMPT = "lbrun's prompt template instead of the reference one"
+PROMPTS = (
+    "lbrun's prompt template instead of the reference one",
+    "lbrun's system prompt instead of the reference one",
+)
 
 
 def composed(tmp_path: Path, *overrides: str) -> RunSettings:
@@ -52,10 +55,10 @@ def test_an_official_run_leaves_everything_to_mlperf_conf_that_stands_there(
 
     assert test.model == (interactive_name if scenario == "interactive" else name)
     assert test.scenario == ("Offline" if scenario == "offline" else "Server")
-    assert (test.mode, test.samples, test.coalesce_queries) == (mode, n, None)
+    assert (test.mode, test.samples, test.seeds) == (mode, n, {})
     assert dict(test.values) == expected
     relaxed = relaxed_rules(settings, n_samples=n)
-    assert relaxed == ((PROMPT,) if model == "qwen3vl" else ())
+    assert relaxed == (PROMPTS if model == "qwen3vl" else ())
 
 
 def test_a_data_set_of_ones_own_is_used_whole(tmp_path: Path) -> None:
