@@ -141,6 +141,7 @@ def notes(settings: RunSettings, fmt: RequestFormat) -> list[str]:
         and not settings.trial
         and values.target_qps is None
         and settings.scenario.user_conf is None
+        and settings.scenario.audit_conf is None
     ):
         found.append(
             "scenario.target_qps is not set: LoadGen expects 1 sample/s then, and a faster pool may be done "

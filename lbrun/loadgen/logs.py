@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 SUMMARY, DETAIL, ACCURACY = "mlperf_log_summary.txt", "mlperf_log_detail.txt", "mlperf_log_accuracy.json"
 _GOOD_EARLY_STOPPING = ("early stopping:", "early stopping: Run successful.")
+_SUMMARY_END = re.compile(r"errors? encountered", re.I)
+_DETAIL_END = '"key": "power_end"'
+"""All that follows it are results, and every test has it."""
+_MAX_ERRORS = 20
+_OTHERS = "other errors"
 _FIELD = re.compile(r"^\s*(?P<key>[^:]+?)\s*:\s*(?P<value>\S.*?)\s*$")
 
 
@@ -17,7 +23,8 @@ class LoadGenResult:
     """valid: None where LoadGen gave no result (accuracy mode, or it did not end).
 
     fields: every ``key : value`` line of the summary, in order. reasons: the rules that were not met, with
-    LoadGen's recommendations. errors: the log's errors, at most 20 different ones.
+    LoadGen's recommendations. errors: the log's errors, at most 20 different ones, with how often they came.
+    cut: names of logs that lack their end, which a finished test has written.
     """
 
     valid: bool | None
@@ -25,6 +32,7 @@ class LoadGenResult:
     reasons: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     error_count: int = 0
+    cut: tuple[str, ...] = ()
 
 
 def read_logs(folder: Path) -> LoadGenResult:
@@ -54,54 +62,42 @@ def read_logs(folder: Path) -> LoadGenResult:
             if value == "NO" and key.endswith("satisfied"):
                 reasons.append(f"{key.removesuffix(' satisfied').lower()}: not met")
     result = fields.get("Result is")
-    errors, count = _read_errors(folder / DETAIL)
+    errors, has_end = _read_detail(folder / DETAIL)
+    cut = [] if _SUMMARY_END.search(summary) else [SUMMARY]
+    if not has_end:
+        cut.append(DETAIL)
     return LoadGenResult(
         valid=None if result is None else result == "VALID",
         fields=fields,
         reasons=tuple(reason for reason in reasons if not reason.endswith(_GOOD_EARLY_STOPPING)),
-        errors=errors,
-        error_count=count,
+        errors=tuple(text if n == 1 else f"{text} ({n:,} times)" for text, n in errors.items()),
+        error_count=errors.total(),
+        cut=tuple(cut),
     )
 
 
-def _recommendations(summary: str) -> list[str]:
-    """LoadGen's advice, a line for each: on a rule that was not met, and on what early stopping lacks."""
-    _, _, block = summary.partition("\nRecommendations:")
-    block = block.partition("\n=====")[0]
-    advice: list[str] = []
-    heading, begun = "", False
-    for line in block.splitlines():
-        if line.endswith("Early Stopping Result:"):
-            heading = line.removesuffix(" Result:").replace("Early Stopping", "early stopping")
-            begun = False
-        elif line.startswith(" *") and not heading:
-            advice.append(line.strip(" *"))
-        elif line.startswith(" *") and not begun:
-            # several points and their continuations make up one statement
-            advice.append(f"{heading}: {line.strip(' *')}")
-            begun = True
-        elif line.strip() and advice:
-            advice[-1] += " " + line.strip(" *")
-    return [text for text in advice if "Run successful" not in text]
-
-
-def _read_errors(path: Path) -> tuple[tuple[str, ...], int]:
-    messages: dict[str, None] = {}
-    count = 0
+def _read_detail(path: Path) -> tuple[Counter[str], bool]:
+    """How often the log has each error, and whether it has its end."""
+    messages: Counter[str] = Counter()
+    has_end = False
+    line = ""
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                if '"is_error": true' not in line or not line.startswith(":::MLLOG "):
-                    continue
-                count += 1
-                if len(messages) < 20:
-                    try:
-                        messages[str(json.loads(line[len(":::MLLOG ") :])["value"])] = None
-                    except (ValueError, KeyError, TypeError):
-                        messages[line.strip()[:200]] = None
+                has_end = has_end or _DETAIL_END in line
+                if '"is_error": true' in line and line.startswith(":::MLLOG "):
+                    message = _error_text(line)
+                    messages[message if message in messages or len(messages) < _MAX_ERRORS else _OTHERS] += 1
     except OSError:
         pass
-    return tuple(messages), count
+    return messages, has_end and line.endswith("\n")
+
+
+def _error_text(line: str) -> str:
+    try:
+        return str(json.loads(line[len(":::MLLOG ") :])["value"])
+    except (ValueError, KeyError, TypeError):
+        return line.strip()[:200]
 
 
 def set_aside(folder: Path, suffix: str = "not-for-submission") -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from lbrun.config import RunSettings
 from lbrun.config.official import relaxed_rules
 from lbrun.errors import ConfigError, DatasetError, Interrupted, LbrunError, RunFailed
-from lbrun.loadgen.logs import LoadGenResult, read_logs, set_aside
+from lbrun.loadgen.accuracy_log import check_accuracy_log
+from lbrun.loadgen.logs import ACCURACY, LoadGenResult, read_logs, set_aside
 from lbrun.results.failures import group_failures
 from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, first_send_ms, measure
 from lbrun.results.records import read_requests, recover
@@ -64,6 +65,8 @@ def conclude(
         state = State.INTERRUPTED
     elif end.outcome is None or errors or not report.get("loadgen_ended", True):
         state = State.BROKEN
+    if state is State.FINISHED and not samples.failed:
+        errors += _check_logs(settings, run_dir / "mlperf", logs, samples)
     judgement = judge(
         samples,
         state=state,
@@ -115,6 +118,21 @@ def conclude(
         duration_s=duration_s,
     )
     return Conclusion(outcome, has_records=records.num_rows > 0)
+
+
+def _check_logs(settings: RunSettings, folder: Path, logs: LoadGenResult, samples: SampleCounts) -> list[str]:
+    """What LoadGen's logs lack of a run in which everything was answered."""
+    problems = [f"{name} is cut short; is the disk full?" for name in logs.cut]
+    is_audit = settings.scenario.audit_conf is not None
+    if settings.mode == "accuracy" or is_audit:
+        token_ids = settings.model.payload == "token_ids"
+        problems += check_accuracy_log(
+            folder / ACCURACY,
+            token_ids=token_ids,
+            samples=samples.issued if settings.mode == "accuracy" else None,
+            first_tokens=is_audit and token_ids and settings.scenario.loadgen == "Server",
+        )
+    return problems
 
 
 def _as_error(end: ChildEnd) -> LbrunError:

@@ -118,7 +118,18 @@ def test_errors_of_the_detail_log_are_counted_and_named_once(tmp_path: Path) -> 
         + ":::MLLOG {broken\n"
     )
     result = read_logs(tmp_path)
-    assert (result.error_count, result.errors) == (2, ("n_tokens argument missing",))
+    assert (result.error_count, result.errors) == (2, ("n_tokens argument missing (2 times)",))
+
+
+def test_logs_without_the_end_that_every_finished_test_writes_are_cut(tmp_path: Path) -> None:
+    end = {"key": "power_end", "value": "", "metadata": {"is_error": False}}
+    (tmp_path / SUMMARY).write_text(INVALID)
+    (tmp_path / DETAIL).write_text(f":::MLLOG {json.dumps(end)}\n")
+    assert read_logs(tmp_path).cut == ()
+    (tmp_path / SUMMARY).write_text(INVALID[:300])
+    assert read_logs(tmp_path).cut == (SUMMARY,)
+    (tmp_path / DETAIL).write_text(f":::MLLOG {json.dumps(end)}\n:::MLLOG {{")
+    assert read_logs(tmp_path).cut == (SUMMARY, DETAIL)
 
 
 def test_the_logs_of_a_failed_run_are_set_aside(tmp_path: Path) -> None:
