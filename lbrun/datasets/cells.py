@@ -13,6 +13,9 @@ from lbrun.datasets.table import Cell
 
 INT32_END = 2**31  # LoadGen's payloads and every server's token ids are int32
 
+JSON_ERRORS = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What decoding JSON raises; the last for brackets within brackets, some thousands deep."""
+
 _SHOWN_CHARACTERS = 40
 _decode_any = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
@@ -64,9 +67,11 @@ class TokenIdReader:
                 ids = self._from_array(cell)
             elif isinstance(cell, msgspec.Raw | str | bytes):
                 ids = self._decode(cell)
-            else:
+            elif isinstance(cell, list | tuple):
                 ids = msgspec.convert(cell, self._ids_type)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+            else:  # among them sets, whose order is nobody's prompt
+                raise CellError(self._trouble(cell))
+        except JSON_ERRORS as error:
             raise CellError(self._trouble(cell)) from error
         if not ids:
             raise CellError("has no tokens")
@@ -87,7 +92,7 @@ class TokenIdReader:
         if isinstance(cell, str | bytes):
             try:
                 cell = _decode_any(cell)
-            except (msgspec.MsgspecError, UnicodeError):
+            except JSON_ERRORS:
                 return f"is {_shown(cell)}, not a list of token ids like [1, 2, 3]"
         ids = plain(cell)
         if isinstance(ids, np.ndarray):
@@ -153,7 +158,7 @@ def read_messages(cell: Cell) -> bytes:
     if isinstance(cell, str | bytes):
         try:
             messages = _decode_any(cell)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except JSON_ERRORS as error:
             raise CellError(f"is {_shown(cell)}, not a JSON list of messages") from error
     elif isinstance(cell, msgspec.Raw):
         messages = plain(cell)
@@ -213,7 +218,7 @@ def _encodable(text: str) -> str:
 def _decoded(raw: msgspec.Raw) -> object:
     try:
         return _decode_any(raw)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except JSON_ERRORS as error:
         raise CellError(f"is not JSON: {error}") from error
 
 
@@ -223,6 +228,8 @@ def _shown(value: object) -> str:
         return str(msgspec.json.encode(value), "ascii")
     if isinstance(value, list | tuple | np.ndarray):
         return "a list"
+    if isinstance(value, set | frozenset):
+        return "a set"
     if isinstance(value, Mapping):
         return "an object"
     told = repr(value)

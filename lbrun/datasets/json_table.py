@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Raw
 
+from lbrun.datasets.cells import JSON_ERRORS
 from lbrun.datasets.file_format import likeness
 from lbrun.datasets.table import Cell, ColumnTable, RecordTable, Table
 from lbrun.errors import DatasetError
@@ -43,7 +44,7 @@ def open_json(path: Path) -> Table:
                 return _open_object(path, _decode_object(document))
             case _:
                 raise DatasetError(f"not a JSON list or object{likeness(path)}", path=path)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except JSON_ERRORS as error:
         hint = ""
         if "trailing characters" in str(error):
             hint = "; if it has one record a line, set dataset.file_format to jsonl"
@@ -155,7 +156,7 @@ def _record(path: Path, row: int, record: Raw | bytes) -> dict[str, Raw]:
     """The record's values by key, all still raw, so that those nobody asks for cost next to nothing."""
     try:
         return _decode_object(record)
-    except (msgspec.MsgspecError, UnicodeError) as error:
+    except JSON_ERRORS as error:
         raise _bad_record(path, row, error) from error
 
 

@@ -46,7 +46,12 @@ class ParquetTable:
         try:
             return pq.ParquetFile(self.path)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise DatasetError(f"not a Parquet file: {error}{likeness(self.path)}", path=self.path) from error
+            seems = likeness(self.path)
+            if "Parquet" in seems:
+                told = f"a Parquet file that is cut short or damaged: {error}"
+            else:
+                told = f"not a Parquet file: {error}{seems}"
+            raise DatasetError(told, path=self.path) from error
 
 
 def _cells(column: Any) -> Sequence[Cell]:

@@ -98,11 +98,22 @@ def test_a_file_of_another_format_is_told_what_it_looks_like(
     path.write_bytes(content)
     readable_as_csv = suffix == "csv" and content.isascii()
     really_parquet = suffix == "parquet" and content.startswith(b"PAR1")
-    with pytest.raises(DatasetError, match="no column" if readable_as_csv else f"looks like {likeness}|not "):
+    told = f"it looks like {likeness}"
+    if readable_as_csv:
+        told = "no column"
+    elif really_parquet:
+        told = "a Parquet file that is cut short or damaged"
+    with pytest.raises(DatasetError, match=told):
         read(path)
-    if not readable_as_csv and not really_parquet:
-        with pytest.raises(DatasetError, match=f"it looks like {likeness}"):
-            read(path)
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"tok_input": ' + b"[" * 100_000])
+def test_brackets_without_end_are_a_mistake_like_others(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"data.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"not JSON|not a record"):
+        read(path)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +237,7 @@ def test_a_parquet_file_that_breaks_off_is_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"input_tokens": [[i] for i in range(5000)]}), path, compression="gzip")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DatasetError, match="not a Parquet file"):
+    with pytest.raises(DatasetError, match="a Parquet file that is cut short"):
         read(path)
     path.write_bytes(whole[:200] + bytes(1000) + whole[1200:])
     with pytest.raises(DatasetError, match="cannot be read from here on"):

@@ -142,6 +142,11 @@ def test_the_limit_ends_the_reading(tmp_path: Path, suffix: str) -> None:
     assert ids_of(read(_write(tmp_path, suffix, [1], [2], []), limit=2)) == [b"[1]", b"[2]"]
 
 
+def test_a_set_has_no_order_and_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="row 0, column 'tok_input': is a set, not a list of token ids"):
+        read(_write(tmp_path, "pkl", {1, 2}))
+
+
 def test_without_a_vocabulary_any_int32_will_do_and_nothing_more() -> None:
     assert TokenIdReader()([INT32_END - 1]) == (b"[2147483647]", 1)
     with pytest.raises(CellError, match="beyond int32"):
