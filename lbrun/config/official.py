@@ -16,6 +16,8 @@ from lbrun.config.schema import RunSettings
 
 MIN_DURATION_S = 600
 PERCENTILE = 0.99
+MIN_QUERIES = 100
+"""LoadGen's own, where mlperf.conf has no other; early stopping asks for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +187,11 @@ def _length(s: RunSettings, benchmark: Benchmark, values: Mapping[str, Any]) -> 
     longest = values["max_duration_s"]
     if longest:
         yield f"maximum duration {longest:g} s instead of none"
-    fewest, least = values["min_query_count"], benchmark.offline_samples
-    if s.scenario.name == "offline" and least is not None and fewest is not None and fewest < least:
-        yield f"at least {fewest:,.0f} samples instead of {least:,}"
+    fewest, least, what = values["min_query_count"], benchmark.offline_samples, "samples"
+    if s.scenario.name != "offline":
+        least, what = MIN_QUERIES, "queries"
+    if least is not None and fewest is not None and fewest < least:
+        yield f"at least {fewest:,.0f} {what} instead of {least:,}"
     most = values["max_query_count"]
     if most:
         yield f"at most {most:,.0f} queries instead of no limit"

@@ -37,6 +37,7 @@ SERVER = {"scenario__name": "server", "scenario__loadgen": "Server", "scenario__
         ({"scenario__min_duration_s": 10}, "minimum duration 10 s instead of 600 s"),
         ({"scenario__max_duration_s": 700}, "maximum duration 700 s instead of none"),
         ({"scenario__min_query_count": 1000}, "at least 1,000 samples instead of 13,368"),
+        ({"scenario__min_query_count": 99, **SERVER}, "at least 99 queries instead of 100"),
         ({"scenario__max_query_count": 20_000}, "at most 20,000 queries instead of no limit"),
         ({"scenario__ttft_limit_ms": 5000, **SERVER}, "TTFT limit 5,000 ms instead of 2,000 ms"),
         ({"scenario__tpot_limit_ms": 200, **SERVER}, "TPOT limit 200 ms instead of 100 ms"),
