@@ -262,9 +262,9 @@ def loadgen_settings(settings: RunSettings, n_samples: int) -> LoadGenSettings:
         "max_duration": _ms(values.max_duration_s),
         "min_query_count": values.min_query_count,
         "max_query_count": values.max_query_count,
-        "ttft_latency": _whole(values.ttft_limit_ms),
-        "tpot_latency": _whole(values.tpot_limit_ms),
-        "target_latency": _whole(values.latency_limit_ms),
+        "ttft_latency": values.ttft_limit_ms,
+        "tpot_latency": values.tpot_limit_ms,
+        "target_latency": values.latency_limit_ms,
         "target_latency_percentile": None if values.percentile is None else values.percentile * 100,
         "coalesce_queries": None if values.coalesce_queries is None else int(values.coalesce_queries),
     }
@@ -292,10 +292,6 @@ def loadgen_settings(settings: RunSettings, n_samples: int) -> LoadGenSettings:
 
 def _ms(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds * 1000)
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)
 
 
 # ---- policies

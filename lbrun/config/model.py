@@ -85,13 +85,15 @@ class OfficialSizes(Section):
 class LatencyLimits(Section):
     """Latency limits of one scenario, for models that LoadGen's own mlperf.conf has none for."""
 
-    ttft_limit_ms: Number | None = Field(
-        default=None, gt=0, description="time to first token, at the percentile"
+    ttft_limit_ms: Integer | None = Field(
+        default=None, ge=1, description="time to first token, at the percentile"
     )
-    tpot_limit_ms: Number | None = Field(
-        default=None, gt=0, description="time per output token, at the percentile"
+    tpot_limit_ms: Integer | None = Field(
+        default=None, ge=1, description="time per output token, at the percentile"
     )
-    latency_limit_ms: Number | None = Field(default=None, gt=0, description="whole answer, at the percentile")
+    latency_limit_ms: Integer | None = Field(
+        default=None, ge=1, description="whole answer, at the percentile"
+    )
 
 
 class ModelSettings(Section):

@@ -44,14 +44,14 @@ class ScenarioSettings(Section):
         default=None, ge=1, description="queries at least (offline: samples)"
     )
     max_query_count: Integer | None = Field(default=None, ge=1, description="queries at most")
-    ttft_limit_ms: Number | None = Field(
-        default=None, gt=0, le=86_400_000, description="time to first token, at the percentile"
+    ttft_limit_ms: Integer | None = Field(
+        default=None, ge=1, le=86_400_000, description="time to first token, at the percentile"
     )
-    tpot_limit_ms: Number | None = Field(
-        default=None, gt=0, le=86_400_000, description="time per output token, at the percentile"
+    tpot_limit_ms: Integer | None = Field(
+        default=None, ge=1, le=86_400_000, description="time per output token, at the percentile"
     )
-    latency_limit_ms: Number | None = Field(
-        default=None, gt=0, le=86_400_000, description="whole answer, at the percentile"
+    latency_limit_ms: Integer | None = Field(
+        default=None, ge=1, le=86_400_000, description="whole answer, at the percentile"
     )
     percentile: Number | None = Field(default=None, gt=0, lt=1, description="of the limits above: 0.99")
     stream: bool | None = Field(default=None, description="ask for streamed answers; null: except in offline")

@@ -51,9 +51,9 @@ class LoadgenValues:
     max_duration_s: float | None
     min_query_count: int | None
     max_query_count: int | None
-    ttft_limit_ms: float | None
-    tpot_limit_ms: float | None
-    latency_limit_ms: float | None
+    ttft_limit_ms: int | None
+    tpot_limit_ms: int | None
+    latency_limit_ms: int | None
     percentile: float | None
     coalesce_queries: bool | None
     qsl_seed: int | None

@@ -174,7 +174,7 @@ def read_audit_conf(path: Path, scenario: str, mode: str) -> str:
 def _read_lines(path: Path, key: str) -> tuple[list[ConfLine], list[str]]:
     """The lines of a file that LoadGen reads as they are meant, and what is wrong with the others."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{key}: cannot read {path}: {error}") from None
     lines, problems = [], []

@@ -56,6 +56,14 @@ USER = (
         ),
         # types and bounds, with units
         (
+            {"scenario__tpot_limit_ms": 14.6},  # LoadGen takes whole milliseconds
+            "scenario.tpot_limit_ms: 14.6 is not a whole number; write a whole number (milliseconds)",
+        ),
+        (
+            {"scenario__tpot_limit_ms": 0},
+            "scenario.tpot_limit_ms: 0 is too small; write at least 1 (milliseconds)",
+        ),
+        (
             {"client__idle_timeout_s": -1},
             "client.idle_timeout_s: -1 is too small; write a number above 0 (seconds)",
         ),
