@@ -122,6 +122,6 @@ def token_id_fields(options: FormatOptions, name: FormatName) -> dict[str, Any]:
         streams = " streams" if options.stream else ""
         raise ConfigError(
             f"model.request_format: {name}{streams} on servers.backend={options.backend} return no token "
-            "ids to log; use another format, a local tokenizer, or log text"
+            "ids to log; use another format, or write model.tokenizer=tokenizer.json or model.payload=text"
         )
     return {}

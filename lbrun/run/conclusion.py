@@ -130,6 +130,7 @@ def _check_logs(settings: RunSettings, folder: Path, logs: LoadGenResult, sample
             folder / ACCURACY,
             token_ids=token_ids,
             samples=samples.issued if settings.mode == "accuracy" else None,
+            counted=settings.model.tokenizer is None,
             first_tokens=is_audit and token_ids and settings.scenario.loadgen == "Server",
         )
     return problems

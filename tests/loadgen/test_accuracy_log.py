@@ -41,6 +41,11 @@ def test_a_log_of_text_has_no_counts_and_may_hold_an_empty_answer(tmp_path: Path
     assert check_accuracy_log(path, token_ids=False, samples=1) == []
 
 
+def test_ids_made_again_of_text_need_not_be_as_many_as_the_server_counted(tmp_path: Path) -> None:
+    path = log(tmp_path, entry(0, [1, 2], count=3))
+    assert check_accuracy_log(path, token_ids=True, samples=1, counted=False) == []
+
+
 @pytest.mark.parametrize(
     ("entries", "end", "told"),
     [
