@@ -128,6 +128,40 @@ def test_data_that_cannot_be_used_is_told_before_any_server_is_asked(
     check_untouched(listener)
 
 
+BAD_CONF = {
+    "misread": ("scenario.user_conf", "*.*.min_duration = 6e5\n", ["line 1", "'6e5'", "whole number"]),
+    "mode": ("scenario.user_conf", "*.*.mode = 1\n", ["line 1", "mode=accuracy"]),
+    "no-rate": ("scenario.user_conf", "*.Offline.target_qps = 5\n", ["target_qps", "llama3_1-8b.Server"]),
+    "audit": ("scenario.audit_conf", "*.*.mode = 1\n", ["line 1", "write mode=accuracy"]),
+}
+"""The key, the file that it names, and what must be told of it."""
+
+
+def test_loadgen_files_that_it_would_not_take_as_meant_are_told_before_any_server_is_asked(
+    lbrun: Lbrun, listener: socket.socket
+) -> None:
+    (lbrun.base / "data.jsonl").write_text('{"tok_input": [1]}\n')
+    for name, (_, text, _) in BAD_CONF.items():
+        (lbrun.base / f"{name}.conf").write_text(text)
+    pool = urls([f"http://127.0.0.1:{listener.getsockname()[1]}"])
+    rate = {"audit": ["scenario.target_qps=5"]}
+    ended = lbrun.all(
+        {
+            name: [
+                pool,
+                "dataset.path=data.jsonl",
+                "scenario=server",
+                f"{key}={name}.conf",
+                *rate.get(name, []),
+            ]
+            for name, (key, _, _) in BAD_CONF.items()
+        }
+    )
+    for name, run in ended.items():
+        check_refused(run, f"{name}.conf", *BAD_CONF[name][2])
+    check_untouched(listener)
+
+
 def test_an_id_beyond_the_vocabulary_that_a_server_tells_is_never_sent(
     lbrun: Lbrun, httpserver: HTTPServer
 ) -> None:
