@@ -77,3 +77,15 @@ def test_seeds_of_ones_own_reach_loadgen_which_takes_them_from_no_user_conf(tmp_
     )
     test = LoadGenTest(loadgen_settings(settings, 10), tmp_path / "mlperf").test_settings
     assert (test.qsl_rng_seed, test.sample_index_rng_seed, test.schedule_rng_seed) == (7, 8, 2**64 - 1)
+
+
+def test_qwen3_vl_is_official_with_both_reference_texts(tmp_path: Path) -> None:
+    (tmp_path / "system.txt").write_text("Answer in JSON.")
+    (tmp_path / "user.txt").write_text("{title} {description} {categories}")
+    system = f"model.chat.system_prompt_file={tmp_path / 'system.txt'}"
+    user = f"model.chat.template_file={tmp_path / 'user.txt'}"
+    assert relaxed_rules(composed(tmp_path, "model=qwen3vl", system, user), n_samples=48_289) == ()
+    one = composed(tmp_path, "model=qwen3vl", user)
+    assert relaxed_rules(one, n_samples=48_289) == PROMPTS[1:]
+    turned = composed(tmp_path, "model=qwen3vl", system, user, "model.chat.image_position=before")
+    assert relaxed_rules(turned, n_samples=48_289) == ("images before the text instead of after it",)
