@@ -101,7 +101,7 @@ def _syntax(text: str) -> str:
     if element := re.fullmatch(r"(.+)\[\d+\]", key):
         whole = LIST_FORM if element[1] == "servers.urls" else f"'{element[1]}=[a,b]'"
         return f"{key}: brackets do not reach an element of a list; write the whole list: {whole}"
-    if not re.fullmatch(r"[\w./@:+~-]+", key):
+    if not re.fullmatch(r"[\w./@:+~-]+", key, re.ASCII):
         return f"{key}: this is not a key; see docs/configuration.md for all of them"
     return f"{key}: the value cannot be read; put quotes around it: \"{key}='...'\""
 
@@ -118,15 +118,28 @@ def _problems(override: Override, *, multirun: bool, groups: Collection[str]) ->
         yield f"{key}: the list is empty; write {LIST_FORM}, or leave the key out for the group's servers"
     if key in ("hydra.run.dir", "hydra.sweep.dir") and override.value() in ("", None):
         yield f"{key}: it is empty; name a folder: {key}=outputs/my_run"
-    if key in groups and ("://" in (override.input_line or "") or isinstance(override.value(), dict)):
-        single = LIST_FORM if key == "servers" else f"{key}.KEY=value"
-        yield f"{key}: this chooses a group by its name, and sets no values; write {single}"
+    if key in groups and not override.is_delete():
+        yield from _choice(override, key)
     if key.partition(".")[0].partition("/")[0] == "hydra" or key in groups:
         return
     if override.package is not None or "/" in key:
         return  # placed groups are Hydra's matter
     if not keys.is_known(key):
         yield f"{key}: {unknown_key(key)}"
+
+
+def _choice(override: Override, key: str) -> Iterator[str]:
+    """What to say of ``group=...``, which takes the name of one option."""
+    value = override.value()
+    if "://" in (override.input_line or "") or isinstance(value, dict):
+        single = LIST_FORM if key == "servers" else f"{key}.KEY=value"
+        yield f"{key}: this chooses a group by its name, and sets no values; write {single}"
+    elif value is None:
+        yield f"{key}: null chooses nothing; write the name of an option, or leave it out for the default"
+    elif isinstance(value, list) and key != "experiment":
+        # Hydra would lay them over each other, and run what is neither of them.
+        options = ",".join(map(str, value))
+        yield f"{key}: only one can be chosen; for one after another write -m {key}={options}"
 
 
 def _several(override: Override, key: str, *, multirun: bool) -> str | None:

@@ -75,6 +75,7 @@ def is_known(name: str) -> bool:
 
 def closest(name: str) -> str | None:
     """The key that was probably meant: the same section first, then the same last part anywhere."""
+    name = name.lower()
     names = [key.name for key in all_keys().values() if not key.section]
     section, _, last = name.rpartition(".")
     siblings = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] == section}

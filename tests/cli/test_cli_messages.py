@@ -88,6 +88,16 @@ STRATEGIES = "least_outstanding, least_tokens, peak_ewma, power_of_two, random, 
             f"servers: this chooses a group by its name, and sets no values; write {LIST}",
         ),
         (
+            ["model=null"],
+            "model: null chooses nothing; write the name of an option, or leave it out for the default",
+        ),
+        (
+            ["model=[llama3_1_8b,qwen3vl]"],
+            "model: only one can be chosen; for one after another write -m model=llama3_1_8b,qwen3vl",
+        ),
+        (["SERVERS.URLS=[http://a]"], "SERVERS.URLS: there is no such key; did you mean servers.urls?"),
+        (["ünïcode=1"], "ünïcode: this is not a key; see docs/configuration.md for all of them"),
+        (
             ["model={name: x}"],
             "model: this chooses a group by its name, and sets no values; write model.KEY=value",
         ),
