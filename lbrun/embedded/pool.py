@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,7 @@ class EmbeddedPool:
         self._held: list[socket.socket] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._launcher: ThreadPoolExecutor | None = None
+        self._launched: Future[subprocess.Popen[bytes]] | None = None
 
     def start(self) -> list[str]:
         """Start all servers; their base URLs, at once. They answer a moment later (poll /health)."""
@@ -92,6 +93,11 @@ class EmbeddedPool:
 
     def stop(self) -> None:
         """End all servers and wait for their end; harmless when called again."""
+        if self._launched is not None and self._launched.exception() is None:
+            process = self._launched.result()
+            if process not in self._processes:  # a Ctrl-C came while it was started
+                self._processes.append(process)
+        self._launched = None
         for process in self._processes:
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGCONT)  # a stopped process would not see the other one
@@ -129,7 +135,7 @@ class EmbeddedPool:
             command = [sys.executable, "-P", "-m", "lbrun.embedded"]
             command += ["--fd", str(bound.fileno()), "--parent-pid", str(os.getpid())]
             command += self._settings.server(index).to_arguments()
-            return self._launcher.submit(
+            self._launched = self._launcher.submit(
                 lambda: subprocess.Popen(  # noqa: S603 - our own module, no shell, validated settings
                     command,
                     stdin=subprocess.PIPE,
@@ -139,7 +145,8 @@ class EmbeddedPool:
                     env=_environment(),
                     start_new_session=True,
                 )
-            ).result()
+            )
+            return self._launched.result()
 
 
 def _environment() -> dict[str, str]:

@@ -65,7 +65,8 @@ class Supervisor:
     def run(self, on_message: Callable[[Message], None]) -> ChildEnd:
         """Start, watch, reap. on_message gets progress, phases, notes and server states."""
         ours, theirs = socket.socketpair()
-        with self._log_path.open("ab") as log:
+        # counted from here on: a Ctrl-C while the process is started must not leave it behind
+        with self._signals() as wake, self._log_path.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-P", "-m", "lbrun.run.child", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -75,16 +76,15 @@ class Supervisor:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )
-        theirs.close()
-        channel = Channel(ours)
-        try:
-            with self._signals() as wake:
+            theirs.close()
+            channel = Channel(ours)
+            try:
                 return self._watch(process, channel, wake, on_message)
-        finally:
-            channel.close()
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            finally:
+                channel.close()
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
 
     def _watch(
         self,

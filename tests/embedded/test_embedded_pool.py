@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -53,6 +54,25 @@ def test_servers_answer_on_loopback_alone(pool, is_up, eventually):
     ]
     assert sorted(listening) == sorted(address(url) for url in urls)
     assert {host for host, _ in listening} == {"127.0.0.1"}
+
+
+def test_a_ctrl_c_while_a_server_is_started_leaves_none_behind(pool, monkeypatch):
+    launched = []
+
+    class Launch(Future):
+        def result(self, timeout=None):
+            process = super().result(timeout)
+            if len(launched) < 2:
+                launched.append(process)
+                if len(launched) == 2:
+                    raise KeyboardInterrupt
+            return process
+
+    monkeypatch.setattr("concurrent.futures.thread._base.Future", Launch)
+    with pytest.raises(KeyboardInterrupt):
+        pool.start()
+    assert len(launched) == 2
+    assert all(process.returncode is not None for process in launched)
 
 
 def test_a_killed_server_refuses_connections_and_keeps_its_port(pool, is_up, eventually):
