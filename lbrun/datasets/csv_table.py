@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lbrun.datasets.file_format import likeness
+from lbrun.datasets.likeness import likeness
 from lbrun.datasets.table import Cell
 from lbrun.errors import DatasetError
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from lbrun.datasets.cells import JSON_ERRORS
-from lbrun.datasets.file_format import likeness
+from lbrun.datasets.likeness import likeness
 from lbrun.datasets.table import Cell, ColumnTable, RecordTable, Table
 from lbrun.errors import DatasetError
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lbrun.datasets.file_format import likeness
+from lbrun.datasets.likeness import likeness
 from lbrun.datasets.table import Cell
 from lbrun.errors import DatasetError
 

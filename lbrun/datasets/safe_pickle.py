@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lbrun.datasets import pickled_arrays, pickled_frames, pickled_plain
-from lbrun.datasets.file_format import likeness
+from lbrun.datasets.likeness import likeness
 from lbrun.errors import DatasetError
 
 ALLOWED: Mapping[tuple[str, str], Any] = MappingProxyType(
