@@ -31,7 +31,10 @@ _FIRST_GAP_S = 0.1  # the first polls of a starting server follow each other qui
 
 
 class ServerHealth:
-    """What is known of one server's health. Times are seconds of one monotonic clock."""
+    """What is known of one server's health. Times are seconds of one monotonic clock.
+
+    last_ok_s: when it last gave a full answer. next_probe_s: when it wants to be probed.
+    """
 
     __slots__ = (
         "_backoff",
@@ -39,7 +42,6 @@ class ServerHealth:
         "_deadline_s",
         "_earliest_trial_s",
         "_failures_in_a_row",
-        "_last_ok_s",
         "_may_join",
         "_policy",
         "_poll_gap_s",
@@ -54,6 +56,7 @@ class ServerHealth:
         "_ticket",
         "_window",
         "_wrong_model_answers",
+        "last_ok_s",
         "next_probe_s",
         "state",
     )
@@ -63,7 +66,7 @@ class ServerHealth:
         self._backoff = Backoff(policy, random)
         self._window = OutcomeWindow(policy.window_s, now_s)
         self._failures_in_a_row = 0
-        self._last_ok_s = -inf
+        self.last_ok_s = -inf
         self._blame_from_s = -inf  # attempts that started earlier belong to a past that is settled
         self._ready_since_s = now_s
         self._quiet_until_s = -inf  # no suspicion before, but of a failure
@@ -84,7 +87,7 @@ class ServerHealth:
     def attempt_ok(self, now_s: float) -> Transition | None:
         """An attempt had a full answer. A server on trial has passed it."""
         self._failures_in_a_row = 0
-        self._last_ok_s = now_s
+        self.last_ok_s = now_s
         self._window.ok(now_s)
         if self.state is _TRIAL:
             return self._to_ready("a request succeeded", now_s)
@@ -141,7 +144,7 @@ class ServerHealth:
             return self._eject(f"failed on trial: {reason}", now_s)
         if self.state is not _READY:
             return None
-        if started_s < self._last_ok_s:
+        if started_s < self.last_ok_s:
             # a verdict comes late; whoever has answered meanwhile has broken the row already
             self._window.failed(now_s)
         else:

@@ -253,6 +253,10 @@ class Pool:
         """When the next probe falls due; infinite if none does."""
         return min(health.next_probe_s for health in self.health)
 
+    def answered_since(self, then_s: float) -> bool:
+        """Whether any server has given a full answer since."""
+        return any(health.last_ok_s >= then_s for health in self.health)
+
     @property
     def all_down_since_s(self) -> float | None:
         """Since when no server has been ready, suspect or on trial; None while there is one."""

@@ -17,6 +17,7 @@ def retry_policy(settings: RunSettings) -> RetryPolicy:
         wait_base_s=retry.wait_base_ms / 1000,
         wait_cap_s=retry.wait_cap_ms / 1000,
         grace_s=servers.grace_s,
+        put_off_s=retry.put_off_s,
         budget_share=retry.budget_share,
         budget_per_s=retry.budget_per_s,
         paced=settings.max_in_flight is None,

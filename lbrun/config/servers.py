@@ -119,6 +119,9 @@ class RetrySettings(Section):
         default=50, ge=0, le=60_000, description="before the second attempt at one same server"
     )
     wait_cap_ms: Number = Field(default=2_000, ge=0, le=600_000, description="the wait doubles up to this")
+    put_off_s: Number = Field(
+        default=300, gt=0, le=86_400, description="a sample that gets nothing but 429s for so long fails"
+    )
 
 
 class EmbeddedSettings(Section):

@@ -12,21 +12,21 @@ decided in one place:
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind, Worker
 from lbrun.balance import Pool, ServerState, Transition
 from lbrun.balance.states import UP
 from lbrun.dispatch.budget import RetryBudget
-from lbrun.dispatch.ports import CompletionPort, DelayPort, Finished, FirstToken, OutputPort, RecordPort
-from lbrun.dispatch.retry import LOSSES, History, Plan, RetryPolicy, RetryRules, Try, is_charged
+from lbrun.dispatch.completions import Completions, Counts
+from lbrun.dispatch.ports import CompletionPort, DelayPort, OutputPort, RecordPort
+from lbrun.dispatch.retries import Retries
+from lbrun.dispatch.retry import History, Plan, RetryPolicy, RetryRules, is_charged, is_loss
 from lbrun.dispatch.sample import OpenSample, Unsent
-from lbrun.dispatch.trials import Trials
+from lbrun.dispatch.suspects import Suspects
 from lbrun.errors import RunFailed
 
 log = logging.getLogger("lbrun.dispatch")
@@ -35,31 +35,12 @@ _IN_DOUBT = frozenset({ServerState.SUSPECT, ServerState.STARTING})
 """States that the next probes decide. A server that dies politely says 503 first, and is starting then."""
 
 _TICK_S = 0.05
-_MAX_NAMED = 10
-"""So many samples that were given up are named in the result; the records have them all."""
 _BURST = 512
 """Samples sent in one go before the loop gets a turn, so that reading answers never waits long."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """issued = completed + failed + open, at any time. Attempts count every request sent."""
-
-    issued: int = 0
-    completed: int = 0
-    failed: int = 0
-    attempts: int = 0
-    retried: int = 0
-    restarted_streams: int = 0
-    late: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-
 class Dispatcher:
     """Sends samples, retries them by the rules, completes each exactly once.
-
-    given_up: the first samples that failed by themselves, each with the reason.
 
     costs[i]: the balancer's cost of sample i in tokens. on_broken: called once, with the reason, when the
     run cannot go on; by then every open sample has been completed as failed.
@@ -78,12 +59,10 @@ class Dispatcher:
         outputs: OutputPort | None = None,
         delays: DelayPort | None = None,
     ) -> None:
-        self.counts = Counts()
-        self.errors: dict[str, int] = {}
-        self.given_up: list[str] = []
         self.broken: str | None = None
-        self._pool, self._worker, self._port, self._records = pool, worker, port, records
-        self._outputs, self._delays = outputs, delays
+        self._pool, self._worker = pool, worker
+        self._out = Completions(port, records, outputs, delays, self._flush_soon)
+        self.counts: Counts = self._out.counts
         self._rules = RetryRules(policy)
         self._policy = policy
         self._costs = costs
@@ -94,19 +73,12 @@ class Dispatcher:
         self._unsent = Unsent()
         self._open: dict[int, OpenSample] = {}
         self._next_attempt = 0
-        self._ready: deque[OpenSample] = deque()
-        self._blocked: deque[OpenSample] = deque()
-        self._waiting: list[tuple[float, int, OpenSample]] = []
-        self._waiting_seq = 0
-        self._lost: dict[int, set[OpenSample]] = {}
-        self._trials = Trials()
+        self._retries = Retries()
+        self._suspects = Suspects(worker.last_byte_ns)
+        self._trials = self._suspects.trials
         self._up: list[int] = []
         self._returning: list[int] = []
         self._in_doubt: list[int] = []
-        self._first_tokens: list[FirstToken] = []
-        self._finished: list[Finished] = []
-        self._flush_due = False
-        self._oldest_ns = 0  # the first event of the batch that waits for the flush
         self._tick: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop  # from `start` on
 
@@ -141,6 +113,16 @@ class Dispatcher:
         """Samples issued and not completed, wherever they are."""
         c = self.counts
         return c.issued - c.completed - c.failed
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Failed samples by reason."""
+        return self._out.errors
+
+    @property
+    def given_up(self) -> list[str]:
+        """The first samples that failed by themselves, each with the reason."""
+        return self._out.given_up
 
     # ---- LoadGen's thread
 
@@ -181,8 +163,8 @@ class Dispatcher:
 
     def _send(self) -> None:
         """Retries first, then unsent samples in order."""
-        if self._ready or self._blocked:
-            self._pump_retries()
+        if self._retries:
+            self._send_retries()
         unsent = self._unsent
         if unsent:
             acquire, submit, costs = self._pool.acquire, self._worker.submit, self._costs
@@ -211,27 +193,26 @@ class Dispatcher:
                 self._loop.call_soon(self._pump)
         self._worker.flush()
 
-    def _pump_retries(self) -> None:
-        """Samples that failed before go first: they are the oldest."""
-        now_s = time.monotonic()
-        for _ in range(min(len(self._ready), _BURST)):
-            self._place(self._ready.popleft(), now_s)
-        for _ in range(min(len(self._blocked), _BURST)):
-            if not self._pool.eligible:
+    def _send_retries(self) -> None:
+        """Samples that failed before go first: they are the oldest. One of them may break the run off."""
+        retries, now_s = self._retries, time.monotonic()
+        while retries.unpaid and self._budget.take(now_s) == 0:
+            self._place(retries.unpaid.popleft(), now_s, paid=True)
+        for _ in range(min(len(retries.ready), _BURST)):
+            if not retries.ready:
                 break
-            self._place(self._blocked.popleft(), now_s)
+            self._place(retries.ready.popleft(), now_s)
+        for _ in range(min(len(retries.blocked), _BURST)):
+            if not retries.blocked or not self._pool.eligible:
+                break
+            self._place(retries.blocked.popleft(), now_s)
 
-    def _place(self, sample: OpenSample, now_s: float) -> None:
+    def _place(self, sample: OpenSample, now_s: float, *, paid: bool = False) -> None:
         """Send a sample that has failed before, put it off, or fail it for good."""
         history = sample.history or History()
-        pool = self._pool
+        pool, retries = self._pool, self._retries
         plan = self._rules.plan(history, pool.eligible, self._up, self._returning, now_s, self._in_doubt)
         if plan.candidates:
-            if self._policy.paced and history.tries and is_charged(FailureKind(history.tries[-1].kind)):
-                wait_s = self._budget.take(now_s)
-                if wait_s > 0:
-                    self._put_off(sample, now_s + wait_s)
-                    return
             candidates = plan.candidates
             suspect = history.is_suspect(self._in_doubt)
             if suspect:
@@ -239,20 +220,27 @@ class Dispatcher:
                 if not candidates:
                     self._trials.wait(sample)
                     return
+            if not paid and self._must_pay(history) and (retries.unpaid or self._budget.take(now_s) > 0):
+                retries.unpaid.append(sample)
+                return
             try:
                 server = pool.acquire_among(candidates, sample.tokens)
             except Exception:
-                self._ready.append(sample)  # the run breaks off, and this sample is resolved with the others
+                retries.ready.append(sample)  # the run breaks off; this sample is resolved with the others
                 raise
             if suspect:
                 self._trials.begin(server, sample, now_s)
             self._resend(sample, server, plan.fresh, now_s)
         elif plan.blocked:
-            self._blocked.append(sample)
+            retries.blocked.append(sample)
         elif plan.again_at_s is not None:
-            self._put_off(sample, plan.again_at_s)
+            retries.put_off(sample, plan.again_at_s)
         else:
             self._fail_for_good(sample, plan)
+
+    def _must_pay(self, history: History) -> bool:
+        tries = history.tries
+        return self._policy.paced and bool(tries) and is_charged(FailureKind(tries[-1].kind))
 
     def _resend(self, sample: OpenSample, server: int, fresh: bool, now_s: float) -> None:
         sample.server = server
@@ -264,21 +252,13 @@ class Dispatcher:
         self.counts.retried += 1
         self._worker.submit(attempt_id, sample.sample_index, server, fresh)
 
-    def _put_off(self, sample: OpenSample, until_s: float) -> None:
-        self._waiting_seq += 1
-        heapq.heappush(self._waiting, (until_s, self._waiting_seq, sample))
-
     # ---- the loop: reports of the worker (AttemptSink)
 
     def first_token(self, attempt_id: int, at_ns: int, payload: bytes | None) -> None:
         """Report the first token of the sample, unless an earlier attempt's was reported already."""
         sample = self._open.get(attempt_id)
-        if sample is None or sample.first_token_ns:
-            return
-        sample.first_token_ns = at_ns
-        self._first_tokens.append(FirstToken(sample.query_id, payload))
-        if not self._flush_due:
-            self._schedule_flush(at_ns)
+        if sample is not None and not sample.first_token_ns:
+            self._out.first_token(sample, at_ns, payload)
 
     def completed(self, attempt_id: int, result: AttemptResult) -> None:
         """Complete the sample."""
@@ -287,41 +267,16 @@ class Dispatcher:
             self.counts.late += 1
             return
         try:
-            self._complete(sample, result)
+            server, pool = sample.server, self._pool
+            sent_ns, first_byte_ns, first_token_ns, done_ns, _ = result
+            pool.release(server, sample.tokens)
+            pool.succeeded(server, done_ns * 1e-9, ((first_token_ns or first_byte_ns) - sent_ns) * 1e-9)
+            if sample.history is not None:
+                self._end_trial(sample, done_ns * 1e-9)
+                self._settle(sample, sample.history)
+            self._out.answered(sample, result)
         except Exception as error:
             self._bug(sample, error)
-
-    def _complete(self, sample: OpenSample, result: AttemptResult) -> None:
-        server = sample.server
-        sent_ns, first_byte_ns, first_token_ns, done_ns, answer = result
-        self._pool.release(server, sample.tokens)
-        self._pool.succeeded(server, done_ns * 1e-9, ((first_token_ns or first_byte_ns) - sent_ns) * 1e-9)
-        if self._outputs is not None:
-            self._outputs.add(sample.query_id, sample.sample_index, answer.payload)
-        history = sample.history
-        if history is None:
-            self._records.add(
-                sample.query_id, sample.sample_index, server, 1, sample.issued_ns, sent_ns, first_byte_ns,
-                sample.first_token_ns, done_ns, answer.n_input_tokens, answer.n_tokens, 0, False,
-                answer.finish_reason, None,
-            )  # fmt: skip
-        else:
-            self._end_trial(sample)
-            self._settle(sample, history)
-            tries = [*history.tries, Try(server, sent_ns, done_ns, 0, "")]
-            self._records.add(
-                sample.query_id, sample.sample_index, server, len(tries), sample.issued_ns, sent_ns,
-                first_byte_ns, sample.first_token_ns, done_ns, answer.n_input_tokens, answer.n_tokens, 0,
-                history.restarts > 0, answer.finish_reason, tries,
-            )  # fmt: skip
-        # last, when nothing can raise any more: a sample that breaks above is completed as a failed one
-        counts = self.counts
-        counts.completed += 1
-        counts.output_tokens += answer.n_tokens
-        counts.input_tokens += answer.n_input_tokens
-        self._finished.append(Finished(sample.query_id, answer.payload, answer.n_tokens))
-        if not self._flush_due:
-            self._schedule_flush(done_ns)
 
     def failed(self, attempt_id: int, failure: AttemptFailure) -> None:
         """Account for the failure; what follows is planned in the loop's next turn."""
@@ -339,15 +294,11 @@ class Dispatcher:
         history = sample.history
         if history is None:
             history = sample.history = History()
-        elif failure.sent and kind in LOSSES and not self._trials.may_have_killed(sample, now_s):
-            history.outlived.add(server)
-        self._end_trial(sample)
+        self._suspects.note(sample, history, failure, now_s)
+        self._end_trial(sample, now_s)
         self._rules.note(history, server, failure, now_s)
         if failure.first_token_ns:
             self.counts.restarted_streams += 1
-        if failure.sent and kind in LOSSES:
-            history.undecided.add(server)
-            self._lost.setdefault(server, set()).add(sample)
         pool = self._pool
         pool.release(server, sample.tokens)
         pool.failed_attempt(
@@ -358,57 +309,24 @@ class Dispatcher:
             message=failure.message,
             retry_after_s=failure.retry_after_s,
         )
-        if failure.sent and kind in LOSSES:
+        if is_loss(failure):
             if kind is FailureKind.CUT:
                 pool.doubted(server, failure.message, now_s)
             if pool.state(server) is ServerState.EJECTED:
-                self._server_died(server)
-        self._ready.append(sample)
-        if not self._flush_due:
-            self._schedule_flush()
+                self._suspects.died(server, now_s)
+        self._retries.ready.append(sample)
+        self._out.request_flush()
 
-    def _end_trial(self, sample: OpenSample) -> None:
+    def _end_trial(self, sample: OpenSample, now_s: float) -> None:
         """The sample's attempt has ended; if it was one of a suspect, another may have its turn."""
-        following = self._trials.end(sample)
+        following = self._trials.end(sample, now_s)
         if following is not None:
-            self._ready.append(following)
-            if not self._flush_due:
-                self._schedule_flush()
-
-    def _bug(self, sample: OpenSample, error: Exception) -> None:
-        """A fault of ours (or of a user's strategy) must neither hang the run nor pass as an answer."""
-        log.exception("sample %d could not be accounted for", sample.sample_index)
-        self._ready.append(sample)
-        sample.history = sample.history or History()
-        self.break_off(f"sample {sample.sample_index} could not be accounted for: {error!r}")
-
-    # ---- the loop: out
-
-    def _schedule_flush(self, at_ns: int = 0) -> None:
-        self._flush_due = True
-        self._oldest_ns = at_ns
-        self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """Hand to LoadGen what the last turn of the loop has brought, then fill the freed places."""
-        self._flush_due = False
-        first, self._first_tokens = self._first_tokens, []
-        done, self._finished = self._finished, []
-        if first:
-            self._port.first_tokens(first)
-        if done:
-            self._port.complete(done)
-            if self._delays is not None and self._oldest_ns:
-                self._delays.add(time.monotonic_ns() - self._oldest_ns, len(done))
-        if self._unsent or self._ready or self._blocked:
-            self._pump()
+            self._retries.ready.append(following)
+            self._out.request_flush()
 
     def _settle(self, sample: OpenSample, history: History) -> None:
         """An answer arrived: whoever refused or lost this sample before is judged by it."""
-        for server in history.undecided:
-            lost = self._lost.get(server)
-            if lost is not None:
-                lost.discard(sample)
+        self._suspects.forget(sample, history)
         now_s = time.monotonic()
         for server, failure in history.refused.items():
             if failure.status in (401, 403, 404):
@@ -416,39 +334,23 @@ class Dispatcher:
             else:
                 self._pool.blame(server, failure.message, now_s, started_s=failure.sent_ns * 1e-9)
 
-    def _fail_for_good(self, sample: OpenSample, plan: Plan) -> None:
-        reason = plan.failure or "no server left"
-        if len(self.given_up) < _MAX_NAMED:
-            self.given_up.append(f"sample {sample.sample_index}: {reason}")
-        self._resolve_failed(sample, reason)
-        if plan.bad_request and self._policy.stop_on_bad_request:
-            self.break_off(f"sample {sample.sample_index}: {reason}")
+    def _bug(self, sample: OpenSample, error: Exception) -> None:
+        """A fault of ours (or of a user's strategy) must neither hang the run nor pass as an answer."""
+        log.exception("sample %d could not be accounted for", sample.sample_index)
+        self._retries.ready.append(sample)
+        sample.history = sample.history or History()
+        self.break_off(f"sample {sample.sample_index} could not be accounted for: {error!r}")
 
-    def _resolve_failed(self, sample: OpenSample, reason: str) -> None:
-        """The sample's completion as a failure: LoadGen hears of it with no bytes and no tokens."""
-        history = sample.history or History()
-        if sample.history is not None:
-            for server in history.undecided:
-                self._lost.get(server, set()).discard(sample)
-        tries = history.tries
-        kind = tries[-1].kind if tries else int(FailureKind.NOT_SENT)
-        self.counts.failed += 1
-        self._note_error(f"sample {sample.sample_index}: {reason}", reason)
-        self._finished.append(Finished(sample.query_id, None, 0))
-        if not self._flush_due:
-            self._schedule_flush()
-        self._records.add(
-            sample.query_id, sample.sample_index, sample.server, len(tries), sample.issued_ns,
-            tries[0].sent_ns if tries else 0, 0, sample.first_token_ns, time.monotonic_ns(), 0, 0, kind,
-            history.restarts > 0, "", tries or [Try(-1, 0, time.monotonic_ns(), kind, reason)],
-        )  # fmt: skip
+    # ---- the loop: out
 
-    def _note_error(self, line: str, reason: str) -> None:
-        n = self.errors.get(reason, 0)
-        if n or len(self.errors) < 100:
-            self.errors[reason] = n + 1
-        if n < 3:
-            log.error("%s", line)
+    def _flush_soon(self) -> None:
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Hand to LoadGen what the last turn of the loop has brought, then fill the freed places."""
+        self._out.flush()
+        if self._unsent or self._retries:
+            self._pump()
 
     # ---- the pool's transitions, and time
 
@@ -457,9 +359,9 @@ class Dispatcher:
         server = transition.server
         self._survey()
         if transition.new is ServerState.EJECTED and transition.gone:
-            self._server_died(server)
+            self._suspects.died(server, transition.now_s)
         elif transition.new not in _IN_DOUBT:
-            self._undecided_over(server)
+            self._suspects.lives(server)
         if transition.evicts:
             self._loop.call_soon(self._worker.evict, server)
 
@@ -470,24 +372,10 @@ class Dispatcher:
         self._returning = [s for s, h in enumerate(health) if h.state not in UP and h.may_return]
         self._in_doubt = [s for s, h in enumerate(health) if h.state in _IN_DOUBT]
 
-    def _server_died(self, server: int) -> None:
-        for sample in self._lost.pop(server, ()):
-            if sample.history is not None:
-                sample.history.undecided.discard(server)
-                sample.history.deaths.add(server)
-
-    def _undecided_over(self, server: int) -> None:
-        for sample in self._lost.pop(server, ()):
-            if sample.history is not None:
-                sample.history.undecided.discard(server)
-
     def _hurry(self) -> None:
         """Servers have room again: look at all that waits, and at the unsent, in the loop's next turn."""
-        if self._waiting:
-            self._ready.extend(sample for _, _, sample in sorted(self._waiting, key=lambda w: w[1]))
-            self._waiting.clear()
-        if not self._flush_due:
-            self._schedule_flush()
+        self._retries.hurry()
+        self._out.request_flush()
 
     def _on_tick(self) -> None:
         self._tick = self._loop.call_later(_TICK_S, self._on_tick)
@@ -496,11 +384,9 @@ class Dispatcher:
         now_s = time.monotonic()
         if self.unresolved and self._all_down(now_s):
             return
-        waiting = self._waiting
-        while waiting and waiting[0][0] <= now_s:
-            self._ready.append(heapq.heappop(waiting)[2])
-        self._ready.extend(self._trials.due(self._pool.n))
-        if self._ready or self._blocked or self._unsent:
+        self._retries.wake(now_s)
+        self._retries.ready.extend(self._trials.tick(self._pool.n, now_s))
+        if self._retries or self._unsent:
             self._pump()
 
     def _all_down(self, now_s: float) -> bool:
@@ -516,6 +402,18 @@ class Dispatcher:
         return True
 
     # ---- ends before the time
+
+    def _fail_for_good(self, sample: OpenSample, plan: Plan) -> None:
+        reason = plan.failure or "no server left"
+        history = sample.history or History()
+        self._suspects.forget(sample, history)
+        if history.is_poison:
+            self._retries.ready.extend(self._suspects.convict(history))
+        self._out.gave_up(sample, reason)
+        if plan.bad_request and self._policy.stop_on_bad_request:
+            self.break_off(f"sample {sample.sample_index}: {reason}")
+        elif plan.put_off and not self._pool.answered_since(history.put_off_since_s or 0.0):
+            self.break_off(f"No server has answered anything since; sample {sample.sample_index}: {reason}")
 
     def hold(self) -> None:
         """Send nothing new; what is in flight may end. For a drain after an interrupt."""
@@ -538,20 +436,21 @@ class Dispatcher:
         for attempt_id, sample in in_flight.items():
             self._worker.cancel(attempt_id)
             self._pool.release(sample.server, sample.tokens)
-            self._resolve_failed(sample, reason)
+            self._fail(sample, reason)
         self._fail_waiting(reason)
         self._fail_unsent(reason)
         self._flush()
 
     def _fail_waiting(self, reason: str) -> None:
-        waiting = [*self._ready, *self._blocked, *(w[2] for w in self._waiting), *self._trials.clear()]
-        self._ready.clear()
-        self._blocked.clear()
-        self._waiting.clear()
-        for sample in waiting:
-            self._resolve_failed(sample, reason)
+        for sample in (*self._retries.clear(), *self._trials.clear()):
+            self._fail(sample, reason)
 
     def _fail_unsent(self, reason: str) -> None:
         while self._unsent:
             query_id, index, issued_ns = self._unsent.pop()
-            self._resolve_failed(OpenSample(query_id, index, issued_ns, 0), reason)
+            self._out.failed(OpenSample(query_id, index, issued_ns, 0), reason)
+
+    def _fail(self, sample: OpenSample, reason: str) -> None:
+        if sample.history is not None:
+            self._suspects.forget(sample, sample.history)
+        self._out.failed(sample, reason)

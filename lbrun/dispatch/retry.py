@@ -6,7 +6,8 @@ The rules, by what failed:
 refused, DNS, TLS, lost before any byte   another server, now
 a kept-alive connection had been closed   the same server again, on a new connection; nobody is blamed
 5xx, malformed, error in a 200, cut ...   another server; counts against this one
-429                                       another server, or this one after its Retry-After
+429                                       another server, or this one after its Retry-After; never the end,
+                                          unless nothing else comes for minutes
 any other status                          each *other* server once; if all agree, the sample is at fault
 taken back from an ejected server         another server, now; not an attempt of the sample's
 no descriptor or port here                after a pause; nobody is blamed
@@ -53,11 +54,7 @@ LOSSES = frozenset({FailureKind.LOST_BEFORE_BYTE, FailureKind.CUT, FailureKind.S
 """Failures by which a server's death shows in an attempt that it had already received."""
 
 POISON_DEATHS = 2
-"""So many servers must have died under a sample, each while it was the last suspect that they got."""
-MAX_DEATHS = 3
-"""Or so many in any case: what kills may do so late."""
-MAX_PAUSES = 40
-"""So often a sample is put off by 429 or for want of a descriptor before it fails."""
+"""So many servers must have died under a sample that it cannot be shown to have outlived."""
 POLL_S = 0.25
 """How often a sample that nobody can take is looked at again, besides whenever a server joins."""
 LOST_PAUSE_S = 0.05
@@ -72,7 +69,8 @@ class RetryPolicy:
     """max_retries_per_server: attempts of one sample at one server. wait_*: before the same server is
     asked again. grace_s: how long a sample waits for a server to return. paced: retries that cost work are
     paced to budget_share of the load plus budget_per_s. Where the attempts in flight are bounded anyway, a
-    retry only takes the place of another sample, and pacing would leave that place empty.
+    retry only takes the place of another sample, and pacing would leave that place empty. put_off_s: a sample
+    that for so long got nothing but 429s, or no descriptor here, fails.
     stop_on_bad_request: a sample that every server refuses (4xx) ends the run.
     """
 
@@ -80,6 +78,7 @@ class RetryPolicy:
     wait_base_s: float = 0.05
     wait_cap_s: float = 2.0
     grace_s: float = 30.0
+    put_off_s: float = 300.0
     budget_share: float = 0.2
     budget_per_s: float = 10.0
     paced: bool = True
@@ -103,8 +102,10 @@ class History:
     counts: attempts that count, by server. refused: servers that answered 4xx, with that answer.
     deaths: servers that went down under an attempt of this sample; undecided: servers that lost one, and of
     which it is not known yet whether they are down, which is waited for until verdict_by_s. outlived: servers
-    that lived on under the sample before they went down, so that it is hardly what killed them. ready_at_s:
-    when a server may be asked again. waiting_since_s: since when every server that is left has been down.
+    that went down under it when it is hardly what killed them (see `lbrun.dispatch.suspects`). lasted_s: how
+    long the attempts lasted that servers lost. ready_at_s: when a server may be asked again. put_off_since_s:
+    when it was first put off, by a 429 or for want of a descriptor. waiting_since_s: since when every server
+    that is left has been down.
     """
 
     tries: list[Try] = field(default_factory=list)
@@ -113,9 +114,11 @@ class History:
     deaths: set[int] = field(default_factory=set)
     undecided: set[int] = field(default_factory=set)
     outlived: set[int] = field(default_factory=set)
+    lasted_s: dict[int, float] = field(default_factory=dict)
     verdict_by_s: float = 0.0
     ready_at_s: dict[int, float] = field(default_factory=dict)
     pauses: int = 0
+    put_off_since_s: float | None = None
     restarts: int = 0
     waiting_since_s: float | None = None
     stale_server: int | None = None
@@ -124,20 +127,27 @@ class History:
 
     def is_suspect(self, in_doubt: Collection[int]) -> bool:
         """A server has died under an attempt of the sample, or may have."""
-        return bool(self.deaths) or any(server in self.undecided for server in in_doubt)
+        if self.deaths - self.outlived or self.is_twice_suspect:
+            return True
+        return any(server in self.undecided and server not in self.outlived for server in in_doubt)
+
+    @property
+    def is_twice_suspect(self) -> bool:
+        """It was there when a second server died, and it is not known whether it was the cause."""
+        return len(self.deaths) >= POISON_DEATHS
 
     @property
     def is_poison(self) -> bool:
         """So many servers have died under it that it is not sent again."""
-        return len(self.deaths - self.outlived) >= POISON_DEATHS or len(self.deaths) >= MAX_DEATHS
+        return len(self.deaths - self.outlived) >= POISON_DEATHS
 
 
 class Plan(NamedTuple):
     """What to do with a sample next.
 
     candidates: servers to choose from now, best group only. again_at_s: when to look again if there are
-    none. blocked: it only wants room at a server. failure: why the sample is not sent any more. fresh: on a
-    new connection.
+    none. blocked: it only wants room at a server. failure: why the sample is not sent any more; bad_request:
+    every server refused it; put_off: for too long it got nothing but put off. fresh: on a new connection.
     """
 
     candidates: Sequence[int] = ()
@@ -145,6 +155,7 @@ class Plan(NamedTuple):
     blocked: bool = False
     failure: str | None = None
     bad_request: bool = False
+    put_off: bool = False
     fresh: bool = False
 
 
@@ -168,22 +179,26 @@ class RetryRules:
         if kind is FailureKind.HTTP_4XX:
             history.refused[server] = failure
         elif kind is FailureKind.HTTP_429:
-            history.pauses += 1
-            history.ready_at_s[server] = now_s + (failure.retry_after_s or self._pause_s(history.pauses))
+            pause_s = self._put_off_s(history, now_s)
+            history.ready_at_s[server] = now_s + (failure.retry_after_s or pause_s)
         elif kind is FailureKind.LOCAL:
-            history.pauses += 1
-            history.not_before_s = now_s + self._pause_s(history.pauses)  # wherever it would go
+            history.not_before_s = now_s + self._put_off_s(history, now_s)  # wherever it would go
         elif kind not in _NOT_AN_ATTEMPT:
+            history.put_off_since_s = None
             count = history.counts.get(server, 0) + 1
             history.counts[server] = count
-            history.ready_at_s[server] = now_s + self._wait(_after(count))
-        if failure.sent and kind in LOSSES:
+            wait_s = max(self._wait(_after(count)), failure.retry_after_s or 0.0)  # a 503 may ask for more
+            history.ready_at_s[server] = now_s + wait_s
+        if is_loss(failure):
             history.verdict_by_s = now_s + VERDICT_S
         if _seems_gone(history, server, failure):
             history.not_before_s = now_s + LOST_PAUSE_S
 
-    def _pause_s(self, n: int) -> float:
-        return float(self._wait(_after(n)))
+    def _put_off_s(self, history: History, now_s: float) -> float:
+        history.pauses += 1
+        if history.put_off_since_s is None:
+            history.put_off_since_s = now_s
+        return float(self._wait(_after(history.pauses)))
 
     def exhausted_at(self, history: History, server: int) -> bool:
         """The sample may not be sent to this server any more."""
@@ -206,13 +221,14 @@ class RetryRules:
         which a probe will tell soon whether they are there.
         """
         if history.is_poison:
-            n = "two" if len(history.deaths) == POISON_DEATHS else "three"
+            n = "two" if len(history.deaths) == POISON_DEATHS else str(len(history.deaths))
             return Plan(
                 failure=f"its attempts coincided with the death of {n} servers, so it is not sent again; "
                 "last: " + history.last_message
             )
-        if history.pauses > MAX_PAUSES:
-            return Plan(failure=f"put off {history.pauses} times; last: {history.last_message}")
+        if history.put_off_since_s is not None and now_s - history.put_off_since_s > self.policy.put_off_s:
+            what = f"put off {history.pauses} times, for {now_s - history.put_off_since_s:.0f} s"
+            return Plan(failure=f"{what}; last: {history.last_message}", put_off=True)
         if self._awaits_verdict(history, in_doubt, now_s):
             return Plan(again_at_s=now_s + 0.1)
         if history.stale_server is not None and history.stale_server in eligible:
@@ -262,6 +278,11 @@ def _seems_gone(history: History, server: int, failure: AttemptFailure) -> bool:
     """
     if failure.kind is FailureKind.REFUSED:
         return server in history.undecided or server in history.deaths
+    return is_loss(failure)
+
+
+def is_loss(failure: AttemptFailure) -> bool:
+    """The server had the request, and its connection ended without an answer."""
     return failure.sent and failure.kind in LOSSES
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from lbrun.attempt import AttemptFailure, FailureKind
 from lbrun.dispatch.retry import (
     LOST_PAUSE_S,
-    MAX_PAUSES,
     VERDICT_S,
     History,
     Plan,
@@ -111,11 +110,30 @@ def test_429_waits_for_its_retry_after_and_is_no_attempt() -> None:
     assert r.plan(h, ALL, ALL, [], 100.0).candidates == [1, 2], "load shifts meanwhile"
 
 
-def test_429_without_end_does_not_go_on_for_ever() -> None:
+def test_429_is_never_the_end_however_often_but_after_minutes_of_nothing_else() -> None:
+    r, h = rules(put_off_s=60.0), History()
+    for second in range(60):
+        r.note(h, 0, failure(FailureKind.HTTP_429), float(second))
+        r.note(h, 1, failure(FailureKind.HTTP_429), float(second))
+    assert r.plan(h, ALL, ALL, [], 60.0).candidates
+    plan = r.plan(h, ALL, ALL, [], 60.1)
+    assert "put off 120 times, for 60 s" in (plan.failure or "")
+    assert plan.put_off
+
+
+def test_an_attempt_that_was_let_in_ends_the_time_of_being_put_off() -> None:
+    r, h = rules(put_off_s=60.0), History()
+    r.note(h, 0, failure(FailureKind.HTTP_429), 0.0)
+    r.note(h, 0, failure(FailureKind.HTTP_5XX), 59.0)
+    r.note(h, 0, failure(FailureKind.HTTP_429), 60.0)
+    assert r.plan(h, ALL, ALL, [], 119.0).failure is None
+
+
+def test_a_503_that_asks_for_more_time_gets_it_at_that_server() -> None:
     r, h = rules(), History()
-    for _ in range(MAX_PAUSES + 1):
-        r.note(h, 0, failure(FailureKind.HTTP_429, retry_after_s=1.0), 0.0)
-    assert "put off" in (r.plan(h, [0], [0], [], 99.0).failure or "")
+    r.note(h, 0, failure(FailureKind.HTTP_503, retry_after_s=7.0), 100.0)
+    assert r.plan(h, [0], [0], [], 100.0).again_at_s == 107.0
+    assert r.plan(h, ALL, ALL, [], 100.0).candidates == [1, 2]
 
 
 def test_an_evicted_attempt_costs_the_sample_nothing() -> None:

@@ -193,7 +193,7 @@ def test_a_worker_that_is_silent_for_too_long_is_killed_and_replaced() -> None:
             await b.reached(4)
             os.kill(stopped, signal.SIGSTOP)
             await until(lambda: len(b.sink.outcomes) >= 4, "the silence is noticed")
-            assert is_gone(stopped)
+            await until(lambda: is_gone(stopped), "its end is seen")
             assert [b.sink.outcomes[i] for i in ids if i in b.sink.outcomes]
             later = b.submit(*range(4), server=1)
             await b.sink.heard_of(*later)

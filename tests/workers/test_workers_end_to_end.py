@@ -141,12 +141,15 @@ def test_runs_with_worker_processes_are_valid_and_their_counts_are_exact(start: 
 
 
 def test_runs_survive_the_death_of_a_worker_process(start: Callable[..., Run]) -> None:
-    settings = ["client.workers=2", "scenario.trial.min_query_count=120"]
+    # long answers, so that neither run is over before the other has been looked at
+    settings = ["client.workers=2", "scenario.trial.min_query_count=120", "servers.embedded.tpot_ms=40"]
     runs = [start(*settings, *scenario) for scenario in _SCENARIOS.values()]
+    victims = []
     for run in runs:
-        at_work = run.a_worker_at_work()
-        at_work.kill()
-        run.until(lambda run=run, pid=at_work.pid: len(run.workers(but=pid)) == 2, "another takes its place")
+        victims.append(run.a_worker_at_work())
+        victims[-1].kill()
+    for run, victim in zip(runs, victims, strict=True):
+        run.until(lambda run=run, pid=victim.pid: len(run.workers(but=pid)) == 2, "another takes its place")
     for run in runs:
         result = run.result()
         assert result["verdict"] == "VALID", run.said()
