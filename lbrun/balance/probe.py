@@ -6,7 +6,6 @@ import asyncio
 import errno
 import socket
 import ssl
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -20,7 +19,8 @@ from lbrun.balance.states import ProbeOutcome
 _MAX_BODY_BYTES = 1 << 20  # a model list has a few KB
 _LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 _NO_SUCH_PATH = frozenset({404, 405, 501})
-_BUSY_S = 1.0  # a timeout that is noticed so late tells about this process, not about the server
+_TICK_S = 0.1
+_MOST_S = 5.0  # so many times its timeout a probe may last in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Prober:
         self._client = httpx.AsyncClient(
             verify=settings.ssl_context if settings.ssl_context is not None else True,
             headers=headers,
-            timeout=settings.timeout_s,
+            timeout=httpx.Timeout(None),  # see `_OwnTime`
             # each probe connects anew: whether the server accepts connections is half of the question
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=False,
@@ -127,14 +127,11 @@ class Prober:
     async def _get(self, server: int, path: str) -> _Response | ProbeResult:
         """The answer, or what stood in its way."""
         timeout_s = self._settings.timeout_s
-        started_s = time.monotonic()
         try:
-            # httpx bounds each wait; a server that trickles bytes is bounded by this
-            async with asyncio.timeout(timeout_s):
-                return await self._fetch(self._urls[server] + path)
+            async with asyncio.timeout(timeout_s) as limit:
+                with _OwnTime(limit, timeout_s):
+                    return await self._fetch(self._urls[server] + path)
         except (TimeoutError, httpx.TimeoutException):
-            if time.monotonic() - started_s > timeout_s + _BUSY_S:
-                return ProbeResult(ProbeOutcome.LOCAL, "this process was too busy to probe")
             return ProbeResult(ProbeOutcome.TIMEOUT, f"no answer to {path} within {timeout_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return _diagnose(error, path)
@@ -149,6 +146,37 @@ class Prober:
             # a server may quote what it was sent, and details of probes are logged
             said = self._settings.redact(body.decode("latin-1")).encode("latin-1")
             return _Response(response.status_code, said)
+
+
+class _OwnTime:
+    """Lets a limit count only the time in which this process was not held up: that is not the server's doing.
+
+    Within bounds, or a process that is always late would never find out that a server hangs.
+    """
+
+    def __init__(self, limit: asyncio.Timeout, timeout_s: float) -> None:
+        self._limit, self._left_s = limit, timeout_s * (_MOST_S - 1.0)
+        self._loop = asyncio.get_running_loop()
+        self._schedule()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _schedule(self) -> None:
+        self._due_s = self._loop.time() + _TICK_S
+        self._timer = self._loop.call_at(self._due_s, self._tick)
+
+    def _tick(self) -> None:
+        if self._limit.expired():
+            return
+        late_s, end_s = min(self._loop.time() - self._due_s, self._left_s), self._limit.when()
+        if late_s > 0 and end_s is not None:
+            self._left_s -= late_s
+            self._limit.reschedule(end_s + late_s)
+        self._schedule()
 
 
 def _diagnose(error: Exception, path: str) -> ProbeResult:

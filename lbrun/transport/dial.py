@@ -18,6 +18,9 @@ from lbrun.transport.endpoint import Endpoint
 SLOW_S = 0.25
 """A connection that has been in the making for longer hangs: its packets are lost, or nobody accepts."""
 
+LATE_S = 0.25
+"""A timeout that is noticed so late says that this process was held up; the connection may well be there."""
+
 _REFRESH_S = 1.0
 """After a failure the name is resolved again, but not more often than this."""
 
@@ -54,6 +57,7 @@ class Dialer:
         self._where += f":{endpoint.port}"
         self._addresses: list[Address] = _literal(endpoint.host)
         self._is_name = not self._addresses
+        self._failed: set[Address] = set()  # the last time that they were tried
         self._resolved_at_s = 0.0
         self._resolving: asyncio.Task[list[Address]] | None = None
 
@@ -63,6 +67,7 @@ class Dialer:
         Raises DialError. Where the call is cancelled, nothing stays open.
         """
         made: list[P] = []
+        began_s = monotonic()
 
         def make_and_keep() -> P:
             made.append(make())
@@ -71,9 +76,12 @@ class Dialer:
         try:
             async with asyncio.timeout(self._timeout_s):
                 addresses = self._addresses or await self._resolve()
-                return await self._open(addresses, make_and_keep)
+                return await self._open(addresses, make_and_keep, began_s + self._timeout_s)
         except (OSError, UnicodeError) as error:  # TimeoutError and ssl.SSLError among them
             self._forget_addresses()
+            if isinstance(error, TimeoutError) and monotonic() - began_s > self._timeout_s + LATE_S:
+                message = "this process was too busy to connect in time"
+                raise DialError(FailureKind.LOCAL, message) from None
             raise self._explain(error) from None
         except asyncio.CancelledError:
             for protocol in made:
@@ -85,29 +93,36 @@ class Dialer:
         if self._resolving is not None:
             self._resolving.cancel()
 
-    async def _open(self, addresses: list[Address], make: Callable[[], P]) -> P:
-        """Try one address after the other. One that fails is the last to be tried next time."""
+    async def _open(self, addresses: list[Address], make: Callable[[], P], end_s: float) -> P:
+        """Try one address after the other until end_s; each has its share of the time, so that one that
+        swallows packets does not use up that of the others. One that fails is the last to be tried next time.
+        """
         loop = asyncio.get_running_loop()
         trouble: OSError = OSError(errno.EADDRNOTAVAIL, "no address to connect to")
-        for address in tuple(addresses):
+        for n_left, address in zip(range(len(addresses), 0, -1), tuple(addresses), strict=True):
             connected = False
             try:
-                _, protocol = await loop.create_connection(
-                    make,  # type: ignore[type-var]
-                    address[1],
-                    self._endpoint.port,
-                    family=address[0],
-                    ssl=self._tls,
-                    server_hostname=self._endpoint.host if self._tls else None,
-                )
+                async with asyncio.timeout((end_s - monotonic()) / n_left):
+                    _, protocol = await loop.create_connection(
+                        make,  # type: ignore[type-var]
+                        address[1],
+                        self._endpoint.port,
+                        family=address[0],
+                        ssl=self._tls,
+                        server_hostname=self._endpoint.host if self._tls else None,
+                    )
                 connected = True
             except OSError as error:
                 if isinstance(error, ssl.SSLError) or error.errno in _LOCAL_ERRNOS:
                     raise
                 trouble = error
             finally:
-                if not connected and len(addresses) > 1 and addresses[0] == address:
-                    addresses.append(addresses.pop(0))
+                if connected:
+                    self._failed.discard(address)
+                else:
+                    self._failed.add(address)
+                    if len(addresses) > 1 and addresses[0] == address:
+                        addresses.append(addresses.pop(0))
             if connected:
                 return protocol
         raise trouble
@@ -129,7 +144,9 @@ class Dialer:
         finally:
             self._resolving = None
         self._resolved_at_s = monotonic()
-        self._addresses = list(dict.fromkeys((int(info[0]), str(info[4][0])) for info in found))
+        addresses = dict.fromkeys((int(info[0]), str(info[4][0])) for info in found)
+        self._failed.intersection_update(addresses)
+        self._addresses = sorted(addresses, key=self._failed.__contains__)
         return self._addresses
 
     def _forget_addresses(self) -> None:

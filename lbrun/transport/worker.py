@@ -295,13 +295,16 @@ class InlineWorker:
         self._sweeper = self._loop.call_later(interval_s, self._sweep, self._loop.time() + interval_s)
 
     def _sweep(self, due_s: float) -> None:
-        """End the attempts whose time is over: the only work that grows with what is in flight."""
+        """See whose time is over now, a turn later, when the bytes that have come until now are read."""
         late = self._loop.time() - due_s > LATE_SWEEP_S
         self._schedule_sweep()
         self._skipped_sweep = late and not self._skipped_sweep  # never twice in a row
-        if self._skipped_sweep:
-            return
-        now_ns, overdue = monotonic_ns(), self._deadlines.overdue
+        if not self._skipped_sweep:
+            self._loop.call_soon(self._loop.call_soon, self._end_overdue, monotonic_ns())
+
+    def _end_overdue(self, now_ns: int) -> None:
+        """End the attempts whose time was over then: the only work that grows with what is in flight."""
+        overdue = self._deadlines.overdue
         for attempt_id, place in list(self._open.items()):
             if not isinstance(place, Connection):
                 continue

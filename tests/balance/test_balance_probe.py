@@ -7,6 +7,7 @@ import errno
 import json
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -251,6 +252,19 @@ class AsyncHang:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+
+
+def test_the_time_in_which_this_process_was_held_up_is_not_the_servers(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/health").respond_with_data("")
+
+    async def main() -> ProbeResult:
+        async with Prober([httpserver.url_for("")], ProbeSettings("vllm", "m", timeout_s=0.3)) as prober:
+            loop = asyncio.get_running_loop()
+            for at_s in (0.0, 0.001, 0.002):
+                loop.call_later(at_s, time.sleep, 0.25)  # several turns of the loop, each held up
+            return await prober.check_health(0)
+
+    assert asyncio.run(main()).outcome is ProbeOutcome.OK
 
 
 def test_an_answer_that_is_no_http_is_an_error(serve_replies: Serve) -> None:

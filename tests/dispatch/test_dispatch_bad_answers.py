@@ -208,6 +208,48 @@ def test_429_of_the_only_server_is_waited_for(retry_after: Callable[[], str]) ->
     run(main())
 
 
+IMPATIENT = dataclasses.replace(RETRY, put_off_s=0.3)
+
+
+def test_a_pool_that_says_nothing_but_429_ends_the_run() -> None:
+    async def main() -> None:
+        busy = always(refusal(429, "quota exceeded"))
+        async with bench(busy, busy, retry=IMPATIENT) as b:
+            rows = await b.serve(*range(20))
+            assert all(row.failure == FailureKind.HTTP_429 for row in rows)
+            assert "No server has answered anything" in b.broken[0]
+            assert "quota exceeded" in b.broken[0]
+            assert b.transitions == []
+
+    run(main())
+
+
+def test_a_sample_that_alone_is_put_off_fails_alone() -> None:
+    async def main() -> None:
+        picky = only_for(5, always(refusal(429, "request too large")))
+        async with bench(picky, picky, retry=IMPATIENT) as b, b.load():
+            (query,) = b.issue(5)
+            await b.until(lambda: query in b.ledger.rows)
+            row = b.ledger.rows[query]
+            assert row.failure == FailureKind.HTTP_429
+            assert b.broken == []
+
+    run(main())
+
+
+def test_several_samples_that_every_server_refuses_end_the_run_in_order() -> None:
+    """The run is over with the first; those that were to be looked at after it are resolved with it."""
+
+    async def main() -> None:
+        bad = always(refusal(400))
+        async with bench(bad, bad) as b:
+            rows = await b.serve(*range(40))
+            assert all(row.failure for row in rows)
+            assert len(b.broken) == 1
+
+    run(main())
+
+
 def test_many_429s_in_a_row_cost_no_sample_its_attempts() -> None:
     """Being put off is no failure: more 429s than there are attempts, and nothing is lost."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from lbrun.attempt import Answer, AttemptFailure, AttemptResult, AttemptSink, FailureKind
 from lbrun.errors import RunFailed
+from lbrun.run import preflight
 from lbrun.run.preflight import check_answers
 
 URLS = ["http://a:1", "http://b:2", "http://c:3"]
@@ -75,6 +76,20 @@ def test_without_any_token_count_the_run_stops_before_its_load_and_says_what_eac
     assert "No server can serve this run" in str(caught.value)
     for url in URLS:
         assert f"{url}: said NO_TOKEN_COUNT" in str(caught.value)
+
+
+def test_a_server_is_asked_once_more_before_it_is_found_unfit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "ASK_AGAIN_AFTER_S", 0.0)
+
+    class Wavering(ScriptedWorker):
+        def submit(self, attempt_id: int, sample_index: int, server: int, fresh: bool = False) -> None:
+            super().submit(attempt_id, sample_index, server, fresh)
+            if server == 1:
+                self.outcomes = {**self.outcomes, 1: "good"}
+
+    outcomes = {0: "good", 1: FailureKind.HTTP_4XX, 2: FailureKind.HTTP_4XX}
+    findings = asyncio.run(check_answers(Wavering(outcomes), list(outcomes), URLS, 5.0))
+    assert [finding.server for finding in findings] == [2]
 
 
 def test_a_server_that_never_answers_holds_nobody_up() -> None:

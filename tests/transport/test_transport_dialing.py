@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from transport_peers import Peer, Server, Sink, Words, always, bench, run, whole
 
 from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint, raise_descriptor_limit
+from lbrun.transport import dial as dial_module
 from lbrun.transport import dial_queue as dial_queue_module
 from lbrun.transport.dial import Dialer, DialError
 
@@ -27,6 +29,7 @@ class Loop(asyncio.SelectorEventLoop):
         self.names: Callable[[], list[str]] = lambda: ["127.0.0.1"]
         self.n_lookups = 0
         self.refuses: dict[str, OSError] = {}
+        self.swallows: set[str] = set()
         self.tried: list[str] = []
 
     async def getaddrinfo(self, host: Any, port: Any, **kwargs: Any) -> Any:
@@ -41,6 +44,8 @@ class Loop(asyncio.SelectorEventLoop):
         self.tried.append(host)
         if host in self.refuses:
             raise self.refuses[host]
+        if host in self.swallows:
+            await asyncio.Event().wait()
         return None, factory()
 
 
@@ -91,6 +96,41 @@ def test_failing_address_gives_way_to_the_next_and_is_the_last_from_then_on() ->
         assert loop.tried == ["::1", "10.0.0.1", "127.0.0.1", "127.0.0.1"]
 
     on_loop(main)
+
+
+def test_address_that_swallows_packets_leaves_time_for_the_next_and_stays_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also when the name is looked up again, which gives the same order."""
+    monkeypatch.setattr(dial_module, "_REFRESH_S", 0.0)
+
+    async def main(loop: Loop, dialer: Dialer) -> None:
+        loop.names = lambda: ["::1", "127.0.0.1"]
+        loop.swallows = {"::1"}
+        await dialer.dial(Nothing)
+        assert loop.tried == ["::1", "127.0.0.1"]
+        loop.refuses = {"127.0.0.1": ConnectionRefusedError(errno.ECONNREFUSED, "no")}
+        with pytest.raises(DialError):
+            await dialer.dial(Nothing)
+        loop.refuses.clear()
+        loop.tried.clear()
+        loop.names = lambda: ["::1", "10.0.0.1"]
+        await dialer.dial(Nothing)
+        assert loop.n_lookups == 2
+        assert loop.tried == ["10.0.0.1"]
+
+    on_loop(main, timeout_s=0.2)
+
+
+def test_a_process_that_was_held_up_blames_no_server_for_the_time() -> None:
+    async def main(loop: Loop, dialer: Dialer) -> None:
+        loop.swallows = {"127.0.0.1"}
+        loop.call_later(0.01, time.sleep, 0.05 + dial_module.LATE_S)
+        with pytest.raises(DialError) as caught:
+            await dialer.dial(Nothing)
+        assert caught.value.kind is FailureKind.LOCAL
+
+    on_loop(main, timeout_s=0.05)
 
 
 def test_name_without_an_address_is_a_dns_failure_that_is_asked_again() -> None:
