@@ -26,8 +26,9 @@ from lbrun.loadgen.test import LoadGenPort, LoadGenTest
 from lbrun.results.events import EventLog
 from lbrun.results.outputs import OutputLog
 from lbrun.results.records import Recorder
-from lbrun.run.channel import Channel, Message
+from lbrun.run.channel import Channel
 from lbrun.run.delays import ClientWatch, DelayHistogram
+from lbrun.run.outcome import outcome_of, progress_of, unbalanced
 from lbrun.run.vocabulary import check_vocabulary
 from lbrun.run.wall_clock import WallClockWatch
 
@@ -139,7 +140,7 @@ class Session:
         client = {**watch.stop(), "last_byte_to_loadgen_ms": to_loadgen.summary_ms()}
         dispatcher.stop()
         await parts.close()
-        self._channel.send(self._snapshot(dispatcher, parts, total), must=True)
+        self._channel.send(progress_of(dispatcher, parts.pool, total), must=True)
         self._phase("writing the records")
         await loop.run_in_executor(None, recorder.close)
         events.close()
@@ -157,8 +158,19 @@ class Session:
             self._warnings.append(
                 f"{died} worker process{'es' * (died != 1)} died and had to be replaced; see lbrun.log"
             )
-        outcome = self._outcome(dispatcher, parts, test, trouble, interrupted, duration_s)
-        return {**outcome, "client": client, "limits_ms": test.latency_limits_ms()}
+        problems = self._problems(dispatcher, parts.pool, trouble)
+        return {
+            **outcome_of(dispatcher, parts.pool, problems),
+            "warnings": self._warnings,
+            "interrupted": interrupted,
+            "duration_s": duration_s,
+            "loadgen_ended": not self.loadgen_running,
+            "dataset_samples": self._n_samples,
+            "user_conf": test.user_values,
+            "left_out": self._left_out,
+            "client": client,
+            "limits_ms": test.latency_limits_ms(),
+        }
 
     # ---- waiting
 
@@ -251,36 +263,11 @@ class Session:
             self._wall_clock.look()
             if self._wall_clock.makes_loadgen_wait:
                 dispatcher.break_off(self._wall_clock.describe())
-            self._channel.send(self._snapshot(dispatcher, parts, total))
+            self._channel.send(progress_of(dispatcher, parts.pool, total))
 
-    def _snapshot(self, dispatcher: Dispatcher, parts: build.Parts, total: int) -> Message:
-        counts = dispatcher.counts
-        return {
-            "type": "progress",
-            "t_ns": time.monotonic_ns(),
-            "issued": counts.issued,
-            "done": counts.completed + counts.failed,
-            "total": max(total, counts.issued),
-            "failed": counts.failed,
-            "retried": counts.retried,
-            "in_flight": dispatcher.in_flight,
-            "output_tokens": counts.output_tokens,
-            "servers": _rows(parts.pool),
-        }
-
-    def _outcome(
-        self,
-        dispatcher: Dispatcher,
-        parts: build.Parts,
-        test: LoadGenTest,
-        trouble: list[str],
-        interrupted: bool,
-        duration_s: float,
-    ) -> dict[str, Any]:
-        counts = dispatcher.counts
-        problems = []
-        if self._test_error:
-            problems.append(self._test_error)
+    def _problems(self, dispatcher: Dispatcher, pool: Pool, trouble: list[str]) -> list[str]:
+        """What makes the test worth nothing, whatever its figures say."""
+        problems = [self._test_error] if self._test_error else []
         if dispatcher.broken and dispatcher.broken != "interrupted":
             problems.append(dispatcher.broken)
         self._wall_clock.look()
@@ -290,46 +277,13 @@ class Session:
                 problems.append(set_clock)
         elif set_clock:
             self._warnings.append(set_clock)
-        if counts.issued != counts.completed + counts.failed:
-            problems.append(
-                f"{counts.issued} samples issued, but {counts.completed} completed and {counts.failed} failed"
-            )
-        left = {url: n for url, n in zip(self._urls, parts.pool.in_flight, strict=True) if n}
-        if left:
-            problems.append(f"attempts still counted as in flight at the end: {left}")
-        problems += trouble
-        errors = sorted(dispatcher.errors.items(), key=lambda item: -item[1])
-        return {
-            "samples": {"issued": counts.issued, "completed": counts.completed, "failed": counts.failed},
-            "attempts": {
-                "total": counts.attempts,
-                "retried": counts.retried,
-                "restarted_streams": counts.restarted_streams,
-                "late": counts.late,
-            },
-            "servers": _rows(parts.pool),
-            "failures": [{"reason": reason, "count": n} for reason, n in errors],
-            "given_up": [line for line in dispatcher.given_up if line not in problems],
-            "problems": problems,
-            "warnings": self._warnings,
-            "interrupted": interrupted,
-            "duration_s": duration_s,
-            "loadgen_ended": not self.loadgen_running,
-            "dataset_samples": self._n_samples,
-            "user_conf": test.user_values,
-            "left_out": self._left_out,
-        }
+        return [*problems, *unbalanced(dispatcher.counts, pool), *trouble]
 
 
 def _monitor_ended(task: asyncio.Task[None], dispatcher: Dispatcher) -> None:
     """Without its monitor the pool cannot take servers back, so a monitor that breaks, breaks the run."""
     if not task.cancelled() and task.exception() is not None:
         dispatcher.break_off(f"the watch over the servers broke: {task.exception()!r}")
-
-
-def _rows(pool: Pool) -> list[dict[str, Any]]:
-    """The pool as the parent is told it: a plain dict a server."""
-    return [server._asdict() for server in pool.snapshot().servers]
 
 
 def run_session(
