@@ -21,12 +21,9 @@ from lbrun.transport.endpoint import Endpoint, make_ssl_context
 from lbrun.transport.lane import Lane, Waiting
 from lbrun.transport.refusal import header, kind_of_status, refusal_message, retry_after_s
 from lbrun.transport.settings import Limits, Timeouts
+from lbrun.transport.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
-
-LATE_SWEEP_S = 0.25
-"""A sweep this late says that the loop or the whole process was held up, so that answers may have come that
-are not read yet; it judges nobody."""
 
 
 class InlineWorker:
@@ -66,18 +63,17 @@ class InlineWorker:
         # every attempt that is not reported yet, and where it is: leaving this map is what happens once
         self._open: dict[int, Connection | Lane] = {}
         self._connections: set[Connection] = set()
-        self._closed = self._crash_logged = self._skipped_sweep = False
+        self._closed = self._crash_logged = False
         self._sink: AttemptSink
-        self._loop: asyncio.AbstractEventLoop
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeper = Sweeper(self._timeouts.sweep_interval_s(), self._end_overdue)
         self._lost = asyncio.Event()
 
     # ---- Worker: called by the dispatcher
 
     def start(self, sink: AttemptSink) -> None:
         """Begin to work on the running event loop."""
-        self._sink, self._loop = sink, asyncio.get_running_loop()
-        self._schedule_sweep()
+        self._sink = sink
+        self._sweeper.start()
 
     def submit(self, attempt_id: int, sample_index: int, server: int, fresh: bool = False) -> None:
         """Send the sample's body to the server now, or as soon as there is a connection."""
@@ -126,8 +122,7 @@ class InlineWorker:
     async def close(self) -> None:
         """Close all connections; what is still open is not reported any more."""
         self._closed = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self._sweeper.stop()
         self._open.clear()
         for lane in self._lanes:
             lane.line.clear()
@@ -289,18 +284,6 @@ class InlineWorker:
                 self._fail(attempt_id, error.kind, error.message, now_ns)
 
     # ---- deadlines
-
-    def _schedule_sweep(self) -> None:
-        interval_s = self._timeouts.sweep_interval_s()
-        self._sweeper = self._loop.call_later(interval_s, self._sweep, self._loop.time() + interval_s)
-
-    def _sweep(self, due_s: float) -> None:
-        """See whose time is over now, a turn later, when the bytes that have come until now are read."""
-        late = self._loop.time() - due_s > LATE_SWEEP_S
-        self._schedule_sweep()
-        self._skipped_sweep = late and not self._skipped_sweep  # never twice in a row
-        if not self._skipped_sweep:
-            self._loop.call_soon(self._loop.call_soon, self._end_overdue, monotonic_ns())
 
     def _end_overdue(self, now_ns: int) -> None:
         """End the attempts whose time was over then: the only work that grows with what is in flight."""

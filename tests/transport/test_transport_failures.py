@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 from transport_peers import (
@@ -25,8 +26,9 @@ from transport_peers import (
 from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint
 from lbrun.transport import connection as connection_module
-from lbrun.transport import worker as worker_module
+from lbrun.transport import sweeper as sweeper_module
 
+TIGHT = Timeouts(first_byte_s=0.1)
 HALF = b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"n": 1,'
 
 
@@ -188,12 +190,38 @@ def test_answer_that_takes_too_long_in_all_ends(said: bytes) -> None:
 
 def test_deadlines_wait_for_what_came_while_the_loop_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that was stopped for long must read its sockets before it blames a server."""
-    monkeypatch.setattr(worker_module, "LATE_SWEEP_S", -1.0)  # every sweep counts as late
+    monkeypatch.setattr(sweeper_module, "LATE_SWEEP_S", -1.0)  # every sweep counts as late
 
     async def main() -> None:
         async with bench(once(Peer.hang), timeouts=Timeouts(first_byte_s=0.02)) as b:
             b.submit(0)
             assert (await b.sink.failure(0)).kind is FailureKind.FIRST_BYTE_TIMEOUT  # by every second one
+
+    run(main())
+
+
+def test_an_answer_that_came_in_time_and_is_read_late_is_an_answer() -> None:
+    """The loop is held up among its reads; deadlines come before the next ones."""
+
+    class AnswersAndHoldsUp(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(whole())  # type: ignore[attr-defined]
+            time.sleep(0.15)
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(AnswersAndHoldsUp, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        worker, sink = InlineWorker([make_endpoint(url, "/x")], [b"{}"], Words(), timeouts=TIGHT), Sink()
+        worker.start(sink)
+        try:
+            worker.submit(0, 0, 0)
+            await sink.result(0)
+        finally:
+            await worker.close()
+            server.close()
 
     run(main())
 
