@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from random import Random
 
 
 class FaultKind(StrEnum):
@@ -176,31 +176,29 @@ class FaultSwitch:
     """Which of a server's faults strike now. Times are seconds of one monotonic clock."""
 
     def __init__(self, faults: Sequence[Fault], now_s: float) -> None:
-        self._asked = 0
         self.set(faults, now_s)
 
     def set(self, faults: Sequence[Fault], now_s: float) -> None:
         """Replace all faults; their start counts from now."""
         self.faults = tuple(faults)
         self._due = tuple(replace(f, start_s=now_s + f.start_s) for f in faults)
+        self._n_drawn = [0] * len(self._due)
 
     def strike(self, kinds: Collection[FaultKind], now_s: float) -> Fault | None:
         """The first fault among `kinds` that hits this request, if any."""
-        if not self._due:
-            return None
-        self._asked += 1
-        for fault in self._due:
+        for index, fault in enumerate(self._due):
             if (
                 fault.kind in kinds
                 and fault.start_s <= now_s < fault.start_s + fault.duration_s
-                and (fault.share == 1 or self._drawn() < fault.share)
+                and (fault.share == 1 or self._drawn(index) < fault.share)
             ):
                 return fault
         return None
 
-    def _drawn(self) -> float:
-        """A number in [0, 1) for the request, well spread over successive requests."""
-        return zlib.crc32(self._asked.to_bytes(8, "little") * 2) / 2**32
+    def _drawn(self, index: int) -> float:
+        """A number in [0, 1) for the next request that a fault may hit, the same in every run."""
+        self._n_drawn[index] = n = self._n_drawn[index] + 1
+        return Random(n).random()  # noqa: S311 - no secret
 
     def slowness(self, now_s: float) -> float:
         """What all times are multiplied by."""

@@ -71,6 +71,11 @@ class Command:
         return self._process.pid
 
     @property
+    def ended(self) -> bool:
+        """Whether that process has ended."""
+        return self._process.poll() is not None
+
+    @property
     def output(self) -> str:
         """Standard output so far."""
         return self._out.read_text(errors="replace")

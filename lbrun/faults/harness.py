@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from lbrun.embedded.settings import EmbeddedSettings
@@ -40,12 +41,15 @@ def carry_out(
             evidence = gather(stage, stage.run.wait())
         except NotInTimeError as error:
             problems.append(str(error))
+            if stage.has_ended:  # before it was broken as planned; what it left may tell why
+                evidence = gather(stage, stage.run.wait())
         except Exception as error:  # one scenario that cannot be carried out must not end the catalogue
             problems.append(f"could not be carried out: {type(error).__name__}: {error}")
         if evidence is None:
             row = Row(scenario=scenario.name, mode=mode, verdict="-", problems=tuple(problems))
         else:
             row = judge(scenario, evidence, time.monotonic() - began_s)
+            row = replace(row, problems=(*problems, *row.problems))
         if row.problems and keep is not None:
             stage.end()
             shutil.copytree(base, keep / f"{scenario.name}-{mode}", dirs_exist_ok=True)

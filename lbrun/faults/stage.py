@@ -75,6 +75,11 @@ class Stage:
             raise RuntimeError("the scenario has not started its run")
         return self._run
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has begun and is over."""
+        return self._run is not None and self._run.ended
+
     def start(self, *overrides: str, slow: bool | None = None) -> None:
         """Start the run. slow: make the pool slow first, until `finish`; by default in Offline mode.
 
