@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from lbrun.faults.harness import carry_out
 from lbrun.faults.limits import wrapper
-from lbrun.faults.scenario import Mode, Row
+from lbrun.faults.scenario import Mode, Row, Scenario
 from lbrun.faults.soak import Soak, Usage, not_flat
+from lbrun.faults.stage import Stage
 from lbrun.faults.tls_front import TlsFront
 from lbrun.faults.wall_clock import JumpingClock, no_compiler
 from lbrun.faults.wire import Network, no_namespaces
@@ -186,3 +189,34 @@ def test_a_soak_is_described_by_quarters() -> None:
     lines = Soak(Row(scenario="soak", mode=Mode.SERVER), 10, usage(rss_per_s=1.0)).describe().splitlines()
     assert len(lines) == 4
     assert "149.5 MiB" in lines[0] or "150.0 MiB" in lines[0]
+
+
+# -- the harness
+
+
+def test_a_run_that_is_over_before_it_was_broken_is_judged_all_the_same() -> None:
+    def act(stage: Stage) -> None:
+        stage.start(slow=False)
+        stage.until(lambda: False, "what never comes")
+
+    row = carry_out(Scenario(name="x", about="x", act=act, samples=256), Mode.OFFLINE)
+    assert (row.requests, row.verdict) == (256, "VALID")
+    (problem,) = row.problems
+    assert problem.startswith("lbrun ended (status 0) before: what never comes")
+
+
+def test_a_scenario_that_is_given_up_ends_what_it_has_started() -> None:
+    given_up = threading.Event()
+    started: list[Stage] = []
+
+    def act(stage: Stage) -> None:
+        started.append(stage)
+        stage.start()
+        given_up.set()
+        stage.until(lambda: False, "what never comes")
+
+    row = carry_out(Scenario(name="x", about="x", act=act), Mode.OFFLINE, given_up=given_up)
+    assert row.problems == ("given up",)
+    (stage,) = started
+    assert stage.has_ended
+    assert stage.run.family() == []
