@@ -119,16 +119,16 @@ class Evidence:
     @property
     def retries(self) -> int:
         """Attempts beyond each sample's first."""
-        attempts = self.result.get("attempts")
-        if attempts is not None:
-            return int(attempts["retried"])
-        return sum(max(0, row["n_attempts"] - 1) for row in self.rows)
+        retried = self.result.get("attempts", {}).get("retried")
+        return sum(max(0, row["n_attempts"] - 1) for row in self.rows) if retried is None else int(retried)
 
     @property
     def attempts_per_sample(self) -> float:
         """HTTP requests made for a sample, on average."""
-        attempts = self.result.get("attempts") or {"total": sum(row["n_attempts"] for row in self.rows)}
-        return float(attempts["total"] / max(1, self.issued))
+        total = self.result.get("attempts", {}).get("total")
+        if total is None:
+            total = sum(row["n_attempts"] for row in self.rows)
+        return float(total / max(1, self.issued))
 
     @property
     def in_flight_peak(self) -> int:
