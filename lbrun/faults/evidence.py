@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -73,13 +74,17 @@ class Evidence:
 
     @cached_property
     def loadgen(self) -> Mapping[str, list[Any]]:
-        """The values of LoadGen's detail log by their keys, also of one that was set aside."""
+        """The values of LoadGen's detail log by their keys, also of one that was set aside.
+
+        A line that was cut, by a kill or a full disk, is left out.
+        """
         values: dict[str, list[Any]] = {}
         for path in (self.folder / "mlperf").glob("mlperf_log_detail*.txt"):
             for line in path.read_text(errors="replace").splitlines():
                 if line.startswith(":::MLLOG "):
-                    entry = json.loads(line.removeprefix(":::MLLOG "))
-                    values.setdefault(entry["key"], []).append(entry["value"])
+                    with contextlib.suppress(json.JSONDecodeError):
+                        entry = json.loads(line.removeprefix(":::MLLOG "))
+                        values.setdefault(entry["key"], []).append(entry["value"])
         return values
 
     @cached_property

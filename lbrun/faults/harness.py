@@ -45,11 +45,14 @@ def carry_out(
                 evidence = gather(stage, stage.run.wait())
         except Exception as error:  # one scenario that cannot be carried out must not end the catalogue
             problems.append(f"could not be carried out: {type(error).__name__}: {error}")
-        if evidence is None:
-            row = Row(scenario=scenario.name, mode=mode, verdict="-", problems=tuple(problems))
-        else:
-            row = judge(scenario, evidence, time.monotonic() - began_s)
-            row = replace(row, problems=(*problems, *row.problems))
+        row = Row(scenario=scenario.name, mode=mode, verdict="-", problems=tuple(problems))
+        if evidence is not None:
+            try:
+                judged = judge(scenario, evidence, time.monotonic() - began_s)
+                row = replace(judged, problems=(*problems, *judged.problems))
+            except Exception as error:  # nor one that left something that nobody expected
+                problems.append(f"could not be judged: {type(error).__name__}: {error}")
+                row = replace(row, problems=tuple(problems))
         if row.problems and keep is not None:
             stage.end()
             shutil.copytree(base, keep / f"{scenario.name}-{mode}", dirs_exist_ok=True)

@@ -31,7 +31,11 @@ def false_successes(evidence: Evidence) -> list[str]:
     found = []
     said = {line["query_id"]: line for line in evidence.outputs}
     # a run that was cut, or whose disk is full, has lost the end of its answers, and says so
-    incomplete = evidence.result.get("state") == "running" or OUTPUTS in str(evidence.result["errors"])
+    incomplete = (
+        evidence.result.get("state") == "running"
+        or OUTPUTS in str(evidence.result["errors"])
+        or _lacks_records(evidence)
+    )
     for row in evidence.rows:
         if row["failure"] is not None:
             continue
@@ -43,6 +47,11 @@ def false_successes(evidence: Evidence) -> list[str]:
         if not is_right and not (line is None and incomplete):
             found.append(f"sample {row['sample_index']} passes as answered with {_short(output)}")
     return found + _more_than_servers_gave(evidence)
+
+
+def _lacks_records(evidence: Evidence) -> bool:
+    """The run says itself that samples are missing in its records."""
+    return any("records are incomplete" in error for error in evidence.result["errors"])
 
 
 def _more_than_servers_gave(evidence: Evidence) -> list[str]:
@@ -71,7 +80,7 @@ def check_run(evidence: Evidence) -> Iterator[str]:
     if issued != completed + failed:
         yield f"{issued} issued, but {completed} completed and {failed} failed"
     # a test that was killed leaves what it had written by then, and its result says so
-    unwritten = issued - len(rows) if any("records are incomplete" in e for e in result["errors"]) else 0
+    unwritten = issued - len(rows) if _lacks_records(evidence) else 0
     if len(rows) + unwritten != issued or unwritten < 0:
         yield f"{issued} issued, but {len(rows)} rows of records"
     n_failed = sum(row["failure"] is not None for row in rows)

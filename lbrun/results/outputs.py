@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 FILE_NAME = "outputs.jsonl"
+_BUFFER_BYTES = 64 << 10  # what a kill -9 of the test may lose
 
 
 class OutputLog:
@@ -21,7 +22,7 @@ class OutputLog:
         self._token_ids = token_ids
         self._encode = msgspec.json.Encoder().encode
         try:
-            self._file = (run_dir / FILE_NAME).open("ab", buffering=1 << 20)
+            self._file = (run_dir / FILE_NAME).open("ab", buffering=_BUFFER_BYTES)
         except OSError as error:
             self.error = f"{FILE_NAME} stopped: {error}"
 

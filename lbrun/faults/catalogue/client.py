@@ -184,6 +184,7 @@ def _kill_test(stage: Stage) -> None:
     stage.start()
     stage.until_busy()
     stage.until_running()
+    stage.linger(1.2)  # records are written once a second
     stage.breaks()
     for pid in stage.run.family(_TEST):
         os.kill(pid, signal.SIGKILL)
@@ -330,6 +331,7 @@ SCENARIOS = (
         name="test_killed",
         about="the process of the test is killed: the other one writes what is known",
         act=_kill_test,
+        samples=2048,
         expected=Expected(
             exit_status=frozenset({EXIT_FAILED}), lost=(0, None), says=("SIGKILL",), ends_within_s=10.0
         ),
