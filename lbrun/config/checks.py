@@ -49,17 +49,22 @@ def _pool(s: RunSettings, _: Mapping[str, str]) -> Iterator[Problem]:
 def _embedded(s: RunSettings, _: Mapping[str, str]) -> Iterator[Problem]:
     embedded = s.servers.embedded
     if embedded is None:
+        if s.servers.faults:
+            yield Problem(
+                ("servers.faults",),
+                "only embedded servers fail at will; leave it out, or write servers=embedded",
+            )
         return
     if len(embedded.speeds) > embedded.count:
         yield Problem(
             ("servers.embedded.speeds", "servers.embedded.count"),
             f"{len(embedded.speeds)} speeds for {embedded.count} servers; write at most one for each server",
         )
-    for i, text in enumerate(embedded.faults):
+    for i, text in enumerate(s.servers.faults):
         server = parse_fault(text).server
         if server >= embedded.count:
             yield Problem(
-                (f"servers.embedded.faults[{i}]", "servers.embedded.faults", "servers.embedded.count"),
+                (f"servers.faults[{i}]", "servers.faults", "servers.embedded.count"),
                 f"there is no server {server}; write one from 0 to {embedded.count - 1}",
             )
     if s.servers.backend == "openai":

@@ -153,9 +153,6 @@ class EmbeddedSettings(Section):
     seed: Integer = Field(
         default=0, ge=0, lt=2**63, description="answers are the same for the same prompt and seed"
     )
-    faults: tuple[FaultText, ...] = Field(
-        default=(), description="faults to show, as docs/embedded.md writes them"
-    )
 
 
 class ServersSettings(Section):
@@ -237,3 +234,7 @@ class ServersSettings(Section):
     def n_servers(self) -> int:
         """How many servers the pool has."""
         return len(self.urls) or (self.embedded.count if self.embedded else 0)
+
+    faults: tuple[FaultText, ...] = Field(
+        default=(), description="faults that embedded servers show, as docs/embedded.md writes them"
+    )

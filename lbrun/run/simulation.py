@@ -30,7 +30,7 @@ def embedded_pool(settings: RunSettings, log_dir: Path) -> EmbeddedPool | None:
             output_tokens_mean=embedded.output_tokens_mean,
             max_model_len=embedded.max_model_len,
             seed=embedded.seed,
-            faults=tuple(parse_fault(text) for text in embedded.faults),
+            faults=tuple(parse_fault(text) for text in settings.servers.faults),
         ),
         log_dir,
     )

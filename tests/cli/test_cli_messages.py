@@ -164,8 +164,8 @@ STRATEGIES = "least_outstanding, least_tokens, peak_ewma, power_of_two, random, 
             "write its name: +servers.headers_env.X-A=NAME",
         ),
         (
-            ["servers.embedded.faults=[9:status_500]"],
-            "servers.embedded.faults[0]: there is no server 9; write one from 0 to 2",
+            ["servers.faults=[9:status_500]"],
+            "servers.faults[0]: there is no server 9; write one from 0 to 2",
         ),
         # flags
         (["--nope"], "command line: unrecognized arguments: --nope; see python -m lbrun --help"),
