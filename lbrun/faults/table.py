@@ -97,7 +97,8 @@ def markdown(rows: Sequence[Row], scenarios: Sequence[Scenario]) -> str:
         if row.skipped:
             cells = [""] * 7 + [f"skipped: {row.skipped}"]
         else:
-            verdict = f"held ({row.verdict})" if row.held else f"**broken** ({'; '.join(row.problems)})"
+            problems = "; ".join(problem.splitlines()[0] for problem in row.problems if problem)
+            verdict = f"held ({row.verdict})" if row.held else f"**broken** ({problems})"
             counts = (row.requests, row.lost, row.twice, row.false_successes, row.retries)
             cells = [*(f"{n:,}" for n in counts), _seconds(row.eject_s), _seconds(row.recover_s), verdict]
         lines.append("| " + " | ".join((name, *cells)) + " |")
