@@ -17,7 +17,7 @@ from lbrun.errors import EXIT_FAILED, EXIT_USER_ERROR, ConfigError
 from lbrun.lifeline import die_with_parent
 
 _PROGRAM = "python -m lbrun.embedded"
-_TYPES = {"str": str, "int": int, "float": float, "int | None": int}
+_TYPES = {"str": str, "int": int, "float": float, "int | None": int, "str | None": str}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from lbrun.embedded.answers import Answer
 from lbrun.embedded.backend import DONE, Asked, Backend, Generation, encode
 from lbrun.embedded.breakage import die_politely, instead_of_answer, spoil_stream, spoil_whole
 from lbrun.embedded.engine import ClientGoneError, Engine, EngineDeadError, Ticket
@@ -20,6 +23,7 @@ from lbrun.embedded.exchange import EVENT_STREAM, Exchange, RefusalError, Reply
 from lbrun.embedded.faults import (
     BEFORE_ANSWER,
     IN_ANSWER,
+    OF_CONTENT,
     OF_DELIVERY,
     OF_HEALTH,
     Fault,
@@ -27,7 +31,9 @@ from lbrun.embedded.faults import (
     FaultSwitch,
     parse_fault,
 )
-from lbrun.embedded.latency import LatencyModel
+from lbrun.embedded.journal import Journal
+from lbrun.embedded.latency import LatencyModel, Pace
+from lbrun.embedded.lies import Lying, Twice
 from lbrun.embedded.metrics import ServerMetrics
 from lbrun.embedded.requests import OutOfVocabularyError
 from lbrun.embedded.settings import ServerSettings
@@ -61,6 +67,9 @@ class EmbeddedApp:
         self._model = settings.model
         self._coalesce = settings.coalesce
         self._faults = FaultSwitch(settings.faults, loop.time())
+        self._journal = Journal(Path(settings.journal)) if settings.journal else None
+        self._n_asked = 0  # generations, since the faults were switched
+        self._previous: Answer | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -106,6 +115,7 @@ class EmbeddedApp:
             try:
                 wanted = msgspec.json.decode(body, type=dict[str, list[str]]).get("faults", [])
                 self._faults.set([parse_fault(text) for text in wanted], self._loop.time())
+                self._n_asked = 0
             except (msgspec.MsgspecError, ValueError) as error:
                 return Reply(400, encode({"error": str(error)}))
         elif method == "DELETE":
@@ -123,17 +133,31 @@ class EmbeddedApp:
             generation = self._backend.generations[path](asked)
         except OutOfVocabularyError:
             if self._faults.strike((FaultKind.POISON,), self._loop.time()) is not None:
-                _die_of_poison()
+                _die_at_once()
             raise
         now_s = self._loop.time()
+        self._note_request(generation, now_s)
         fault = self._faults.strike(BEFORE_ANSWER, now_s)
         if fault is not None:
-            await instead_of_answer(fault, exchange, self._backend, stream=generation.stream)
+            await instead_of_answer(
+                fault, exchange, self._backend, stream=generation.stream, token=self._token_of(generation)
+            )
             return
+        if self._faults.strike((FaultKind.ANSWER_OF_ANOTHER,), now_s) is not None:
+            generation.answer, self._previous = self._previous or generation.answer, generation.answer
+        content = self._faults.strike(OF_CONTENT, now_s)
+        if content is not None:
+            exchange.deliver_by(
+                lambda send: (
+                    Twice(exchange, send, content)
+                    if content.kind is FaultKind.ANSWER_TWICE
+                    else Lying(send, content)
+                )
+            )
         spoiled = self._faults.strike(IN_ANSWER, now_s)
         delivery = self._faults.strike(OF_DELIVERY, now_s)
         if delivery is not None:
-            exchange.deliver_by(Trickle(exchange, delivery))
+            exchange.deliver_by(lambda send: Trickle(exchange, delivery))
         try:
             ticket = self._engine.admit(
                 generation.n_prompt, len(generation.answer), generation.luck, self._faults.slowness(now_s)
@@ -149,12 +173,27 @@ class EmbeddedApp:
             else:
                 await self._whole(exchange, generation, ticket, spoiled)
             reason = "error" if spoiled else generation.answer.finish_reason
+            if self._journal is not None and not spoiled:
+                self._journal.answered(generation.answer.ids)
         except EngineDeadError:
             reason = "error"
             await self._say_goodbye(exchange)
         finally:
             exchange.connection.on_lost = None
             self._engine.release(ticket, reason, generation.stream)
+
+    def _note_request(self, generation: Generation, now_s: float) -> None:
+        if self._journal is not None:
+            self._journal.asked(generation.answer.ids)
+        self._n_asked += 1
+        crash = self._faults.strike((FaultKind.CRASH,), now_s)
+        if crash is not None and self._n_asked >= int(crash.value):
+            _die_at_once()
+
+    def _token_of(self, generation: Generation) -> Callable[[], bytes]:
+        """Makes the event of a token that is never the last one."""
+        ticket = Ticket(self._loop, Pace(0.0, 0.0), generation.n_prompt, len(generation.answer))
+        return lambda: generation.tokens(0, 1, ticket, self._engine)
 
     async def _whole(
         self, exchange: Exchange, generation: Generation, ticket: Ticket, spoiled: Fault | None
@@ -218,6 +257,6 @@ async def _refuse(exchange: Exchange, reply: Reply) -> None:
     await exchange.end_stream()
 
 
-def _die_of_poison() -> NoReturn:
-    # as a real server dies: no answer, no goodbye, every connection closed by the kernel
+def _die_at_once() -> NoReturn:
+    # as a real server crashes: no answer, no goodbye, every connection closed by the kernel
     os._exit(1)

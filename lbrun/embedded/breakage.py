@@ -8,7 +8,9 @@ Good answers that come slowly or in odd pieces are in `lbrun.embedded.trickle`.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+from collections.abc import Callable
 from functools import cache
 
 from lbrun.embedded.backend import DONE, Backend
@@ -16,6 +18,8 @@ from lbrun.embedded.exchange import EVENT_STREAM, Exchange, Reply
 from lbrun.embedded.faults import Fault, FaultKind
 
 _HEAD = b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-length: %d\r\ncontent-type: application/json\r\n\r\n"
+_CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+_STREAM_HEAD = _CHUNKED_HEAD.replace(b"application/json", b"text/event-stream")
 _ENDLESS_BYTES = 256 << 20  # who reads so much of an answer that has no end, reads for ever
 _PIECE = b"x" * 65_536
 _ENGINE_DIED = "EngineCore encountered an issue. See stack trace (above) for the root cause."
@@ -44,12 +48,22 @@ def _error_reply(kind: FaultKind, backend: Backend, value: str) -> Reply | None:
             return Reply(503, content_type=None)
         case FaultKind.REDIRECT:
             return Reply(307, content_type=None, headers=((b"location", b"/elsewhere"),))
+        case FaultKind.STATUS:
+            status, _, retry_after = value.partition(";")
+            reply = backend.error(int(status), f"status {status} (simulated fault)")
+            headers = ((b"retry-after", retry_after.encode("latin-1")),) if retry_after else ()
+            return reply._replace(headers=headers)
         case _:
             return None
 
 
-async def instead_of_answer(fault: Fault, exchange: Exchange, backend: Backend, *, stream: bool) -> None:
-    """Answer a request as the fault has it. The request is never given to the engine."""
+async def instead_of_answer(
+    fault: Fault, exchange: Exchange, backend: Backend, *, stream: bool, token: Callable[[], bytes]
+) -> None:
+    """Answer a request as the fault has it. The request is never given to the engine.
+
+    token: makes the event of a token, for streams without end.
+    """
     reply = _error_reply(fault.kind, backend, fault.value)
     if reply is not None:
         await exchange.reply(reply)
@@ -76,6 +90,20 @@ async def instead_of_answer(fault: Fault, exchange: Exchange, backend: Backend, 
             start = b'data: {"x":"' if stream else b'{"x":"'
             head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nconnection: close\r\n\r\n" % kind
             await _send_endlessly(exchange, head + start, _PIECE)
+        case FaultKind.COMMENTS_FOREVER if stream:
+            await _drip(fault, exchange, _STREAM_HEAD, lambda: _chunk(b": ping\n\n"))
+        case FaultKind.COMMENTS_FOREVER:
+            await _drip(fault, exchange, _CHUNKED_HEAD, lambda: _chunk(b" "))
+        case FaultKind.INTERIM_FOREVER:
+            await _drip(fault, exchange, b"", lambda: b"HTTP/1.1 102 Processing\r\n\r\n")
+        case FaultKind.ERROR_FOREVER:
+            await _drip(fault, exchange, _CHUNKED_HEAD.replace(b"200 OK", b"500 X"), lambda: _chunk(b"x"))
+        case FaultKind.TOKENS_FOREVER if stream:
+            await _drip(fault, exchange, _STREAM_HEAD, lambda: _chunk(token()))
+        case FaultKind.TOKENS_FOREVER:
+            await _drip(
+                fault, exchange, _CHUNKED_HEAD + _chunk(b'{"choices":[{"text":"'), lambda: _chunk(b" so")
+            )
         case FaultKind.COMPRESSED:
             await exchange.reply(Reply(body=_bomb(), headers=((b"content-encoding", b"gzip"),)))
         case _:
@@ -92,6 +120,19 @@ async def _send_endlessly(exchange: Exchange, start: bytes, piece: bytes) -> Non
             break
     connection.close()
     await exchange.until_lost()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def _drip(fault: Fault, exchange: Exchange, start: bytes, piece: Callable[[], bytes]) -> None:
+    """Send a start, and then a piece after each gap for as long as the client stays."""
+    connection = exchange.connection
+    connection.write_raw(start)
+    while not connection.transport.is_closing():
+        connection.write_raw(piece())
+        await asyncio.sleep(fault.gap_s)
 
 
 @cache

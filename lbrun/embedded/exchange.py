@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 from starlette.types import Receive, Scope, Send
@@ -41,9 +42,9 @@ class Exchange:
         self._receive, self._send = receive, send
         self.stream_open = False
 
-    def deliver_by(self, send: Send) -> None:
-        """Let another callable than the server's own carry the answer."""
-        self._send = send
+    def deliver_by(self, wrap: Callable[[Send], Send]) -> None:
+        """Let another callable carry the answer. wrap: makes it around the present one."""
+        self._send = wrap(self._send)
 
     def header(self, name: bytes) -> bytes | None:
         """A request header's value; names are lower case."""

@@ -46,6 +46,21 @@ class FaultKind(StrEnum):
     OVERSIZED_LINE = "oversized_line"  # a body, or one line of a stream, without an end
     COMPRESSED = "compressed"  # a gzip bomb, though nobody asked for compression
     POISON = "poison"  # a token id outside the vocabulary ends the process, as it does to a real SGLang
+    CRASH = "crash"  # the process ends at a request, without an answer; value: which one, counted from now
+    STATUS = "status"  # value: any status, or status;Retry-After
+    # an answer that begins and never ends; value: ms between two pieces
+    COMMENTS_FOREVER = "comments_forever"  # comments of a stream, blanks of a whole answer (1000)
+    INTERIM_FOREVER = "interim_forever"  # heads of status 102 (1000)
+    ERROR_FOREVER = "error_forever"  # the body of a 500 (1000)
+    TOKENS_FOREVER = "tokens_forever"  # tokens beyond max_tokens (50)
+    # a well-formed answer that says something wrong
+    WRONG_COUNT = "wrong_count"  # value: the count of output tokens
+    WRONG_PROMPT_COUNT = "wrong_prompt_count"  # value: the count of prompt tokens
+    WRONG_IDS = "wrong_ids"  # value: stands for every token id
+    EXTRA_TOKENS = "extra_tokens"  # value: so many tokens more than there are
+    FINISH_REASON = "finish_reason"  # value: the reason
+    ANSWER_OF_ANOTHER = "answer_of_another"  # the answer to the request before
+    ANSWER_TWICE = "answer_twice"  # each answer is sent twice; value: ms between them (1)
 
 
 BEFORE_ANSWER = frozenset(
@@ -65,6 +80,11 @@ BEFORE_ANSWER = frozenset(
         FaultKind.OVERSIZED_HEAD,
         FaultKind.OVERSIZED_LINE,
         FaultKind.COMPRESSED,
+        FaultKind.STATUS,
+        FaultKind.COMMENTS_FOREVER,
+        FaultKind.INTERIM_FOREVER,
+        FaultKind.ERROR_FOREVER,
+        FaultKind.TOKENS_FOREVER,
     }
 )
 IN_ANSWER = frozenset(
@@ -79,9 +99,35 @@ IN_ANSWER = frozenset(
     }
 )
 OF_DELIVERY = frozenset({FaultKind.SLOW_HEADERS, FaultKind.SLOW_BODY, FaultKind.SPLIT_PACKETS})
+OF_CONTENT = frozenset(
+    {
+        FaultKind.WRONG_COUNT,
+        FaultKind.WRONG_PROMPT_COUNT,
+        FaultKind.WRONG_IDS,
+        FaultKind.EXTRA_TOKENS,
+        FaultKind.FINISH_REASON,
+        FaultKind.ANSWER_TWICE,
+    }
+)
 OF_HEALTH = frozenset({FaultKind.HEALTH_FAILS, FaultKind.STATUS_503_LOADING})
 
-_GAPS_MS = {FaultKind.SLOW_HEADERS: 50.0, FaultKind.SLOW_BODY: 20.0, FaultKind.SPLIT_PACKETS: 1.0}
+_GAPS_MS = {
+    FaultKind.SLOW_HEADERS: 50.0,
+    FaultKind.SLOW_BODY: 20.0,
+    FaultKind.SPLIT_PACKETS: 1.0,
+    FaultKind.COMMENTS_FOREVER: 1000.0,
+    FaultKind.INTERIM_FOREVER: 1000.0,
+    FaultKind.ERROR_FOREVER: 1000.0,
+    FaultKind.TOKENS_FOREVER: 50.0,
+    FaultKind.ANSWER_TWICE: 1.0,
+}
+_NUMBERS = {
+    FaultKind.CRASH: "the number of a request",
+    FaultKind.WRONG_COUNT: "a count",
+    FaultKind.WRONG_PROMPT_COUNT: "a count",
+    FaultKind.WRONG_IDS: "a token id",
+    FaultKind.EXTRA_TOKENS: "how many tokens",
+}
 _SPEC = re.compile(
     r"(?:(?P<server>\d{1,6}):)?(?P<kind>\w+)(?:=(?P<value>[^@+*]*))?"
     r"(?:@(?P<start>\d+(?:\.\d+)?))?(?:\+(?P<duration>\d+(?:\.\d+)?))?(?:\*(?P<share>\d+(?:\.\d+)?))?"
@@ -113,7 +159,11 @@ class Fault:
             raise ValueError(f"fault {self.kind}: {self.value!r} cannot be the value of a fault")
         if self.kind is FaultKind.SLOW_FACTOR and not self.factor > 0:
             raise ValueError(f"fault slow_factor: {self.value!r} is no factor above 0; write slow_factor=10")
-        if self.kind in OF_DELIVERY and not 0 <= self.gap_s < math.inf:
+        if self.kind in _NUMBERS and not re.fullmatch(r"-?\d{1,30}", self.value):
+            raise ValueError(f"fault {self.kind}: write {_NUMBERS[self.kind]}, e.g. {self.kind}=1000")
+        if self.kind is FaultKind.STATUS and not re.fullmatch(r"[2-5]\d\d(;.*)?", self.value):
+            raise ValueError(f"fault status: {self.value!r} is no status; write status=409 or 'status=429;5'")
+        if self.kind in _GAPS_MS and not 0 <= self.gap_s < math.inf:
             raise ValueError(f"fault {self.kind}: {self.value!r} is no time in ms; write {self.kind}=50")
 
     @property

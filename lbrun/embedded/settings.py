@@ -46,6 +46,10 @@ class ServerModel:
     keep_alive_s: float = _setting(
         5.0, "idle connections are closed after this many seconds, as real servers do"
     )
+    journal: str | None = _setting(
+        None,
+        "append a line for each request and each whole answer to this file; a pool replaces {server}",
+    )
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -143,6 +147,8 @@ class EmbeddedSettings(ServerModel):
     def server(self, index: int) -> ServerSettings:
         """The settings of one server of the pool."""
         shared = {f.name: getattr(self, f.name) for f in fields(ServerModel)}
+        if self.journal is not None:
+            shared["journal"] = self.journal.replace("{server}", str(index))
         return ServerSettings(
             **shared,
             speed=self.speeds[index] if index < len(self.speeds) else 1.0,

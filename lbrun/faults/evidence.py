@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lbrun.embedded.answers import Answer
+from lbrun.embedded.journal import Entries
 from lbrun.embedded.settings import EmbeddedSettings
 from lbrun.faults.right_answers import right_answers
 from lbrun.faults.scenario import Mode
@@ -36,8 +37,8 @@ class Mark:
 class Evidence:
     """Everything that is known of an ended run.
 
-    folder: the run's. exit_status: of lbrun. urls: of the pool. own_counts: good answers by each server's own
-    count, None where it cannot tell. servers: what they were told to be. last_fault_s, ended_s: wall clock.
+    folder: the run's. exit_status: of lbrun. urls: of the pool. journals: what each server wrote down itself;
+    empty where lbrun started the pool. servers: what they were told to be. last_fault_s, ended_s: wall clock.
     told: lbrun's standard error.
     """
 
@@ -46,7 +47,7 @@ class Evidence:
     exit_status: int
     urls: Sequence[str]
     servers: EmbeddedSettings
-    own_counts: Sequence[int | None] = ()
+    journals: Sequence[Entries] = ()
     marks: Sequence[Mark] = ()
     last_fault_s: float | None = None
     ended_s: float = 0.0
@@ -101,6 +102,23 @@ class Evidence:
             except ValueError:
                 continue
         return found
+
+    @cached_property
+    def accuracy_log(self) -> list[dict[str, Any]] | None:
+        """The entries of LoadGen's accuracy log, also of one that was set aside; None where there is none.
+
+        A line that was cut is left out.
+        """
+        paths = list((self.folder / "mlperf").glob("mlperf_log_accuracy*.json"))
+        if not paths or self.result["config"]["mode"] != "accuracy":
+            return None
+        entries = []
+        for line in paths[0].read_text(errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                entry = json.loads(line.strip().removesuffix(","))
+                if isinstance(entry, dict):
+                    entries.append(entry)
+        return entries
 
     @cached_property
     def right_answers(self) -> Sequence[Answer]:

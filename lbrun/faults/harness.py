@@ -7,9 +7,11 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from lbrun.embedded.settings import EmbeddedSettings
+from lbrun.faults.books import audit
 from lbrun.faults.command import NotInTimeError
 from lbrun.faults.evidence import Evidence
 from lbrun.faults.invariants import check_cut, check_expected, check_run, completed_twice, false_successes
@@ -72,6 +74,7 @@ def judge(scenario: Scenario, evidence: Evidence, took_s: float) -> Row:
     if twice:
         problems.append(f"{twice} samples completed twice")
     problems += wrong[:_SHOWN]
+    problems += islice(audit(evidence), _SHOWN)
     return Row(
         scenario=scenario.name,
         mode=evidence.mode,
@@ -91,14 +94,13 @@ def judge(scenario: Scenario, evidence: Evidence, took_s: float) -> Row:
 def gather(stage: Stage, exit_status: int) -> Evidence:
     """What is known once lbrun has ended; the pool must still be there."""
     settings = stage.servers.settings if stage.has_pool else EmbeddedSettings()
-    counts = stage.servers.own_counts() if stage.has_pool and settings.backend == "vllm" else []
     return Evidence(
         folder=stage.folder,
         mode=stage.mode,
         exit_status=exit_status,
         urls=stage.urls,
         servers=settings,
-        own_counts=counts,
+        journals=stage.servers.journals() if stage.has_pool else (),
         marks=stage.marks,
         last_fault_s=stage.last_fault_s,
         ended_s=stage.run.ended_s,

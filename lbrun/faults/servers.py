@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from lbrun.embedded.journal import Entries, read_journal
 from lbrun.embedded.pool import Bind, EmbeddedPool
 from lbrun.embedded.settings import EmbeddedSettings
 from lbrun.faults.command import NotInTimeError
@@ -47,13 +48,14 @@ class Servers:
         bind: Bind | None = None,
         within: Callable[[Callable[[], Any]], Any] = lambda call: call(),
     ) -> None:
-        self._settings = EmbeddedSettings(**{**FAST, **settings})
+        log_dir.mkdir(parents=True, exist_ok=True)
+        journal = str(log_dir / "journal-{server}.jsonl")
+        self._settings = EmbeddedSettings(**{**FAST, "journal": journal, **settings})
         self._within = within
         self._pool = EmbeddedPool(self._settings, log_dir, **({} if bind is None else {"bind": bind}))
         self._slow = False
         self._faults: dict[int, tuple[str, ...]] = {}
         self.urls: Sequence[str] = self._pool.start()
-        self._restarted: set[int] = set()
         try:
             for index in range(len(self.urls)):
                 self._until_up(index)
@@ -80,12 +82,13 @@ class Servers:
             return 0
         return int(sum(float(value) for value in re.findall(rf"^{pattern} (\S+)$", text, re.MULTILINE)))
 
-    def own_counts(self) -> list[int | None]:
-        """`finished` of each server; None for one that was restarted or is gone, and does not know all."""
-        return [
-            None if index in self._restarted or not self.answers(index) else self.finished(index)
-            for index in range(len(self.urls))
-        ]
+    def journals(self) -> list[Entries]:
+        """What each server wrote down of its requests and answers, all its lives together."""
+        found = []
+        for index in range(len(self.urls)):
+            path = Path(str(self._settings.journal).replace("{server}", str(index)))
+            found.append(read_journal(path.read_text().splitlines() if path.exists() else ()))
+        return found
 
     def answers(self, index: int) -> bool:
         """Whether a server answers control requests."""
@@ -122,7 +125,6 @@ class Servers:
 
     def kill(self, index: int) -> None:
         """SIGKILL: connections are reset, and the port refuses new ones when this returns."""
-        self._restarted.add(index)
         self._pool.kill(index)
 
     def freeze(self, index: int) -> None:
@@ -135,7 +137,6 @@ class Servers:
 
     def restart(self, index: int) -> None:
         """Start a server anew on its port; it answers a moment later, without faults and at full speed."""
-        self._restarted.add(index)
         self._pool.restart(index)
 
     def resume(self, index: int) -> None:

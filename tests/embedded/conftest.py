@@ -23,7 +23,7 @@ CAPTURES = Path(__file__).parents[1] / "captures"
 
 @dataclass(frozen=True)
 class Received:
-    """All that came over one connection. end: "eof", "reset" or "timeout"."""
+    """All that came over one connection. end: "eof", "reset", "timeout", or "enough" where that was asked."""
 
     raw: bytes
     end: str
@@ -95,26 +95,30 @@ class Server:
         assert parts.port
         return parts.hostname, parts.port
 
-    def send_raw(self, request: bytes, timeout_s: float = 5.0) -> Received:
-        """Send bytes as they are, and read until the server ends the connection."""
+    def send_raw(self, request: bytes, timeout_s: float = 5.0, enough: int = 1 << 30) -> Received:
+        """Send bytes as they are, and read until the server ends the connection, or `enough` bytes."""
         received = bytearray()
         with socket.create_connection(self.address, timeout_s) as connection:
             connection.sendall(request)
             try:
                 while data := connection.recv(65536):
                     received += data
+                    if len(received) >= enough:
+                        return Received(bytes(received), "enough")
             except ConnectionResetError:
                 return Received(bytes(received), "reset")
             except TimeoutError:
                 return Received(bytes(received), "timeout")
         return Received(bytes(received), "eof")
 
-    def post(self, path: str, body: object, timeout_s: float = 5.0, **headers: str) -> Received:
+    def post(
+        self, path: str, body: object, timeout_s: float = 5.0, enough: int = 1 << 30, **headers: str
+    ) -> Received:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": "application/json", "connection": "close", **headers}
         lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
         head = f"POST {path} HTTP/1.1\r\nhost: test\r\n{lines}content-length: {len(content)}\r\n\r\n"
-        return self.send_raw(head.encode() + content, timeout_s)
+        return self.send_raw(head.encode() + content, timeout_s, enough)
 
     def get(self, path: str) -> Received:
         return self.send_raw(f"GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n".encode())

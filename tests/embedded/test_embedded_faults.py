@@ -237,9 +237,105 @@ def test_without_the_fault_a_bad_id_is_refused(either):
     assert either.get("/health").status == 200
 
 
+# answers that never end
+
+
+ENDLESS = {
+    "comments_forever=5": b": ping",
+    "interim_forever=5": b"HTTP/1.1 102 Processing",
+    "error_forever=5": b"HTTP/1.1 500",
+    "tokens_forever=5": b'"token_ids"',
+}
+
+
+@pytest.mark.parametrize(("fault", "seen"), ENDLESS.items())
+def test_an_endless_answer_goes_on_until_the_client_leaves(either, fault, seen):
+    either.have_faults(fault)
+    received = either.post(PATH, {**STREAM, "return_token_ids": True}, enough=1000)
+    assert received.end == "enough"
+    assert seen in received.raw
+
+
+@pytest.mark.parametrize("fault", ENDLESS)
+def test_an_endless_whole_answer_goes_on_as_well(either, fault):
+    either.have_faults(fault)
+    assert either.post(PATH, WHOLE, enough=300).end == "enough"
+
+
+# answers that say something wrong
+
+
+@pytest.mark.parametrize("count", [0, -1, 1000, 2**31, 2**63, 10**29])
+def test_a_wrong_count_stands_in_the_answer(either, count):
+    either.have_faults(f"wrong_count={count}")
+    assert either.post(PATH, WHOLE).json["usage"]["completion_tokens"] == count
+    include = {"stream_options": {"include_usage": True}}
+    usages = [
+        e["usage"]
+        for e in either.post(PATH, {**STREAM, **include}).events
+        if e != "[DONE]" and e.get("usage")
+    ]
+    assert usages[-1]["completion_tokens"] == count
+
+
+def test_a_wrong_prompt_count_stands_in_the_answer(either):
+    either.have_faults("wrong_prompt_count=-7")
+    assert either.post(PATH, WHOLE).json["usage"]["prompt_tokens"] == -7
+
+
+def test_wrong_and_extra_ids_stand_in_the_answer(either):
+    either.have_faults("wrong_ids=999999")
+    body = {**WHOLE, "return_token_ids": True}
+    assert set(either.post(PATH, body).json["choices"][0]["token_ids"]) == {999999}
+    either.have_faults("extra_tokens=5")
+    answer = either.post(PATH, body).json
+    assert len(answer["choices"][0]["token_ids"]) == 13
+    assert answer["usage"]["completion_tokens"] == 13
+
+
+def test_a_finish_reason_is_replaced(either):
+    either.have_faults("finish_reason=odd")
+    assert either.post(PATH, WHOLE).json["choices"][0]["finish_reason"] == "odd"
+
+
+def test_the_answer_to_the_request_before_is_given(either):
+    first = either.post(PATH, {**WHOLE, "prompt": [5, 6]}).json["choices"][0]["text"]
+    either.have_faults("answer_of_another")
+    either.post(PATH, {**WHOLE, "prompt": [5, 6]})
+    assert either.post(PATH, {**WHOLE, "prompt": [7, 8]}).json["choices"][0]["text"] == first
+
+
+@pytest.mark.parametrize("body", [WHOLE, STREAM], ids=["whole", "stream"])
+def test_an_answer_comes_twice_on_its_connection(either, body):
+    either.have_faults("answer_twice=1")
+    received = either.post(PATH, body, timeout_s=0.3, connection="keep-alive")
+    assert received.raw.count(b"HTTP/1.1 200") == 2
+
+
+def test_a_status_carries_its_retry_after(either):
+    either.have_faults("status=429;86400")
+    received = either.post(PATH, WHOLE)
+    assert (received.status, received.header("retry-after")) == (429, "86400")
+
+
+def test_a_crash_comes_at_the_named_request(serve, is_up, eventually):
+    server = serve(backend="vllm", faults=(Fault(FaultKind.CRASH, value="3"),))
+    assert server.post(PATH, WHOLE).status == 200
+    assert server.post(PATH, WHOLE).status == 200
+    assert server.post(PATH, WHOLE).raw == b""
+    eventually(lambda: not is_up(server.url))
+
+
 # when faults strike
 
 KINDS = tuple(FaultKind)
+NEED_NUMBERS = {
+    FaultKind.CRASH,
+    FaultKind.WRONG_COUNT,
+    FaultKind.WRONG_PROMPT_COUNT,
+    FaultKind.WRONG_IDS,
+    FaultKind.EXTRA_TOKENS,
+}
 
 
 @given(
@@ -251,6 +347,10 @@ KINDS = tuple(FaultKind)
     value=st.sampled_from(["", "3", "12.5"]),
 )
 def test_the_notation_reads_back_as_it_was_written(kind, server, start_s, duration_s, share, value):
+    if kind in NEED_NUMBERS:
+        value = "3"
+    elif kind is FaultKind.STATUS:
+        value = "409;12.5"
     fault = Fault(kind, server, start_s, duration_s, share, value)
     assert parse_fault(str(fault)) == fault
 

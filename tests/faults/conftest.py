@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from lbrun.attempt import FailureKind
+from lbrun.embedded.journal import Entries, answer_key
 from lbrun.embedded.settings import EmbeddedSettings
 from lbrun.faults.evidence import Evidence, Mark
 from lbrun.faults.right_answers import right_answers
@@ -28,6 +30,7 @@ CONFIG: dict[str, Any] = {
         "sampling": {"seed": 42, "min_tokens": 1, "max_tokens": 128},
     },
     "dataset": {"path": None, "max_samples": 4},
+    "mode": "performance",
 }
 
 
@@ -67,7 +70,9 @@ class FakeRun:
         self.loadgen: list[tuple[str, object]] = [("result_query_count", 4)]
         self.events: list[tuple[float, str, str, str]] = []
         self.exit_status = 0
-        self.own_counts: list[int | None] = [3, 3]
+        keys = [answer_key(ids) for ids in answers]
+        self.journals = [Entries(Counter(keys[i::2]), Counter(keys[i::2])) for i in range(2)]
+        self.accuracy: list[dict[str, object]] | None = None
         self.marks: list[Mark] = []
 
     def fail(self, i: int) -> None:
@@ -89,6 +94,9 @@ class FakeRun:
         (self.folder / "outputs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.outputs))
         log = "".join(f":::MLLOG {json.dumps({'key': k, 'value': v})}\n" for k, v in self.loadgen)
         (self.folder / "mlperf" / "mlperf_log_detail.txt").write_text(log)
+        if self.accuracy is not None:
+            lines = ",\n".join(json.dumps(entry) for entry in self.accuracy)
+            (self.folder / "mlperf" / "mlperf_log_accuracy.json").write_text(f"[\n{lines}\n]\n")
         (self.folder / "events.jsonl").write_text("".join(map(_event, self.events)))
         return Evidence(
             folder=self.folder,
@@ -96,7 +104,7 @@ class FakeRun:
             exit_status=self.exit_status,
             urls=URLS,
             servers=SERVERS,
-            own_counts=self.own_counts,
+            journals=self.journals,
             marks=self.marks,
         )
 

@@ -54,10 +54,6 @@ def miscount(run: FakeRun) -> None:
     run.rows[1]["n_tokens"] = 1 + int(str(run.rows[1]["n_tokens"]))
 
 
-def claim_more_than_servers_gave(run: FakeRun) -> None:
-    run.own_counts = [2, 1]
-
-
 @pytest.mark.parametrize(
     ("lie", "n"),
     [
@@ -66,17 +62,11 @@ def claim_more_than_servers_gave(run: FakeRun) -> None:
         (swap_outputs, 2),
         (lose_output, 1),
         (miscount, 1),
-        (claim_more_than_servers_gave, 1),
     ],
 )
 def test_a_false_success_is_found(run: FakeRun, lie: Callable[[FakeRun], None], n: int) -> None:
     lie(run)
     assert len(false_successes(run.evidence())) == n
-
-
-def test_a_server_that_was_restarted_cannot_tell_how_much_it_gave(run: FakeRun) -> None:
-    run.own_counts = [None, None]
-    assert false_successes(run.evidence()) == []
 
 
 def test_a_second_completion_is_found_in_the_records_and_in_loadgens_log(run: FakeRun) -> None:
