@@ -118,6 +118,30 @@ def _two_of_three_die(stage: Stage) -> None:
     stage.until_back(0, 1)
 
 
+def _three_of_four_crash(stage: Stage) -> None:
+    """Each crashes by itself, at a request of its own number: no sample is the cause."""
+    for server, request in enumerate((20, 30, 40)):
+        stage.servers.have(server, f"crash={request}")
+    stage.start(slow=False)
+
+
+def _back_with_another_model(stage: Stage) -> None:
+    stage.start()
+    stage.until_busy(stage.VICTIM)
+    stage.kill(stage.VICTIM)
+    stage.servers.restart(stage.VICTIM)
+    stage.until(lambda: stage.servers.answers(stage.VICTIM), "the restarted server answers")
+    stage.servers.have(stage.VICTIM, "wrong_model")
+    stage.linger(_OUTAGE_S)
+
+
+def _swapped_server_stays_out(evidence: Evidence) -> list[str]:
+    victim = evidence.result["servers"][Stage.VICTIM]
+    problems = [] if victim["state"] != "ready" else ["the server with another model is in service"]
+    said = str(evidence.result["warnings"]) + str(evidence.result["errors"])
+    return problems if "another/model" in said else [*problems, "nothing is said of the other model"]
+
+
 def _dead_on_arrival(stage: Stage) -> None:
     stage.servers.kill(stage.VICTIM)
     stage.start()
@@ -247,6 +271,25 @@ SCENARIOS = (
             says=("All servers marked as failed",),
             ends_within_s=HUNG_OUT_WITHIN_S + _GRACE_S + 5.0,
         ),
+    ),
+    Scenario(
+        name="three_of_four_crash",
+        about="three of four servers crash by themselves, each at another request: no sample is given up",
+        act=_three_of_four_crash,
+        servers={"count": 4},
+        expected=Expected(),
+        samples=512,
+        target_qps=250.0,
+    ),
+    Scenario(
+        name="back_with_another_model",
+        about="one SGLang server is killed, and comes back with another model, which answers to any name",
+        act=_back_with_another_model,
+        servers={"backend": "sglang"},
+        overrides=("servers.backend=sglang",),
+        expected=Expected(out_within_s=KILLED_OUT_WITHIN_S),
+        check=_swapped_server_stays_out,
+        samples=_MANY,
     ),
     Scenario(
         name="dead_on_arrival",

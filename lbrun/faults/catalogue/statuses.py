@@ -17,6 +17,7 @@ _OUT_AND_BACK = Expected(out_within_s=HUNG_OUT_WITHIN_S, back_within_s=BACK_WITH
 _STAYS = Expected(stays_in=True)
 _EVERYWHERE = (0, 1, 2)
 _THROTTLED_S = 3.0
+_NOT_FOUND = 404
 _WINDOW_S = 3
 _BURST = 20
 """What the retry budget has saved up at most."""
@@ -213,6 +214,32 @@ SCENARIOS = (
         about="two servers refuse 2 % of their requests with 422, others serve the same: nobody is out",
         act=_one_sample_refused,
         expected=_STAYS,
+    ),
+    *(
+        Scenario(
+            name=f"one_{status}",
+            about=f"each server answers {status} once in a hundred requests: nobody is out for it",
+            act=from_the_start(f"status={status}*0.01"),
+            expected=Expected(stays_in=True),
+            quick=(Mode.OFFLINE,) if status == _NOT_FOUND else (),
+        )
+        for status in (401, 403, _NOT_FOUND)
+    ),
+    *(
+        Scenario(
+            name=f"status_{status}_on_10_percent",
+            about=f"every server answers {status} to 10 % of its requests: its moment, not the request's fault",
+            act=from_the_start(f"status={status}*0.1"),
+            expected=Expected(attempts_per_sample=1.3),
+        )
+        for status in (408, 409, 425)
+    ),
+    Scenario(
+        name="retry_after_a_day",
+        about="every server answers 3 % of its requests with 429 and Retry-After: 86400",
+        act=from_the_start("status=429;86400*0.03"),
+        expected=Expected(stays_in=True, attempts_per_sample=1.2),
+        bound_s=90.0,
     ),
     Scenario(
         name="redirect",
