@@ -10,7 +10,7 @@ from lbrun.faults.stage import Stage
 
 _OUT_AND_BACK = Expected(out_within_s=HUNG_OUT_WITHIN_S, back_within_s=BACK_WITHIN_S)
 _ENDLESS_OUT_WITHIN_S = 100.0
-"""The default idle timeout is 60 s; an endless answer has three of them to be found out before its server is out."""
+"""The default idle timeout is 60 s."""
 _ACCURACY = ("mode=accuracy",)
 
 

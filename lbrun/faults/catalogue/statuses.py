@@ -228,7 +228,7 @@ SCENARIOS = (
     *(
         Scenario(
             name=f"status_{status}_on_10_percent",
-            about=f"every server answers {status} to 10 % of its requests: its moment, not the request's fault",
+            about=f"every server answers {status} to 10 % of its requests: nobody refuses for good",
             act=from_the_start(f"status={status}*0.1"),
             expected=Expected(attempts_per_sample=1.3),
         )
