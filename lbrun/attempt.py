@@ -34,6 +34,7 @@ class FailureKind(IntEnum):
     EMPTY_ANSWER = 14  # a well-formed answer without a single token
     NO_TOKEN_COUNT = 15  # the answer does not say how many tokens it has
     TOO_LARGE = 16  # a head or body beyond the limits
+    IMPLAUSIBLE = 17  # more tokens than were asked for, a negative count, a token id outside the vocabulary
     # the server says no
     HTTP_429 = 20
     HTTP_503 = 21

@@ -83,7 +83,8 @@ def _info(listed: tuple[str, ...], entry: dict[str, Any]) -> ModelInfo:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    """A count that makes sense, else None: a server may say anything."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else None
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -44,6 +44,7 @@ def format_options(settings: RunSettings, max_tokens: int | None = None) -> Form
         payload=payload_kind(settings),
         retokenize=local_tokenizer(model.tokenizer),
         extra_body=model.extra_body,
+        vocab_size=known_vocab_size(settings),
         chat=ChatOptions(
             system=_text(chat.system_prompt_file, "model.chat.system_prompt_file", chat.system_prompt),
             user_template=_text(chat.template_file, "model.chat.template_file", chat.template),
@@ -51,6 +52,14 @@ def format_options(settings: RunSettings, max_tokens: int | None = None) -> Form
             image_position=chat.image_position,
         ),
     )
+
+
+def known_vocab_size(settings: RunSettings) -> int | None:
+    """The vocabulary that token ids must be in, before any server was asked; None where nothing tells."""
+    if settings.model.vocab_size is not None:
+        return settings.model.vocab_size
+    tokenizer = local_tokenizer(settings.model.tokenizer)
+    return None if tokenizer is None else tokenizer.vocab_size or None
 
 
 def payload_kind(settings: RunSettings) -> PayloadKind:

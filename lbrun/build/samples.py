@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lbrun.build.formats import request_format
+from lbrun.build.formats import known_vocab_size, request_format
 from lbrun.build.policies import n_workers
 from lbrun.config import RunSettings
 from lbrun.datasets import DatasetSpec, InputKind, bundled, default_columns, read_samples
 from lbrun.errors import ConfigError, DatasetError
 from lbrun.formats.api import RequestFormat
-from lbrun.tokenizer import local_tokenizer
 from lbrun.workers import SharedBodies
 
 _EXPECTED_OUTPUT_TOKENS = 256
@@ -76,7 +75,7 @@ def dataset_spec(settings: RunSettings, format_name: str) -> DatasetSpec:
         columns={**default_columns(kind), **dataset.columns.given()},
         file_format=dataset.file_format,
         limit=dataset.max_samples,
-        vocab_size=_known_vocab_size(settings),
+        vocab_size=known_vocab_size(settings),
         categories_as_list=model.chat.categories == "list",
     )
 
@@ -85,14 +84,6 @@ def ids_are_unchecked(settings: RunSettings, fmt: RequestFormat) -> bool:
     """Token ids are sent, and nothing has told how large the vocabulary is."""
     spec = dataset_spec(settings, fmt.name)
     return spec.kind is InputKind.TOKEN_IDS and spec.vocab_size is None
-
-
-def _known_vocab_size(settings: RunSettings) -> int | None:
-    """The vocabulary that token ids must be in, before any server was asked; None where nothing tells."""
-    if settings.model.vocab_size is not None:
-        return settings.model.vocab_size
-    tokenizer = local_tokenizer(settings.model.tokenizer)
-    return None if tokenizer is None else tokenizer.vocab_size or None
 
 
 def _input_kind(settings: RunSettings, format_name: str) -> InputKind:

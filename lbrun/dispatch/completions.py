@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lbrun.attempt import AttemptResult, FailureKind
@@ -21,6 +21,7 @@ log = logging.getLogger("lbrun.dispatch")
 _MAX_NAMED = 10
 """So many samples that were given up are named in the result; the records have them all."""
 _MAX_REASONS = 100
+_REFUSED = "LoadGen did not take the answer; see lbrun.log"
 
 
 @dataclass(slots=True)
@@ -110,12 +111,14 @@ class Completions:
             self.request_flush(done_ns)
 
     def failed(self, sample: OpenSample, reason: str) -> None:
-        """Complete the sample as a failed one: LoadGen hears of it with no bytes and no tokens."""
+        """Complete the sample as a failed one: LoadGen gets no bytes and no tokens, not even a first one."""
         history = sample.history or History()
         tries = history.tries
         kind = tries[-1].kind if tries else int(FailureKind.NOT_SENT)
         self.counts.failed += 1
         self._note_error(f"sample {sample.sample_index}: {reason}", reason)
+        if self._port.needs_first_tokens and not sample.first_token_ns:
+            self._first_tokens.append(FirstToken(sample.query_id, None))
         self._finished.append(Finished(sample.query_id, None, 0))
         self.request_flush()
         self._records.add(
@@ -138,13 +141,21 @@ class Completions:
         if first:
             self._port.first_tokens(first)
         if done:
-            self._port.complete(done)
+            refused = self._port.complete(done)
+            if refused:
+                self._take_back(refused)
             if self._delays is not None and self._oldest_ns:
                 self._delays.add(time.monotonic_ns() - self._oldest_ns, len(done))
 
-    def _note_error(self, line: str, reason: str) -> None:
+    def _take_back(self, refused: Sequence[int]) -> None:
+        """Count samples as failed whose answers LoadGen did not take, although they had been counted in."""
+        self.counts.completed -= len(refused)
+        self.counts.failed += len(refused)
+        self._note_error(f"queries {list(refused[:_MAX_NAMED])}: {_REFUSED}", _REFUSED, len(refused))
+
+    def _note_error(self, line: str, reason: str, count: int = 1) -> None:
         n = self.errors.get(reason, 0)
         if n or len(self.errors) < _MAX_REASONS:
-            self.errors[reason] = n + 1
+            self.errors[reason] = n + count
         if n < 3:
             log.error("%s", line)

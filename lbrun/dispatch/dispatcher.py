@@ -348,9 +348,11 @@ class Dispatcher:
 
     def _flush(self) -> None:
         """Hand to LoadGen what the last turn of the loop has brought, then fill the freed places."""
-        self._out.flush()
-        if self._unsent or self._retries:
-            self._pump()
+        try:
+            self._out.flush()
+        finally:
+            if self._unsent or self._retries:
+                self._pump()
 
     # ---- the pool's transitions, and time
 

@@ -24,13 +24,22 @@ class Finished(NamedTuple):
 
 
 class CompletionPort(Protocol):
-    """LoadGen, as the dispatcher sees it. Neither method raises."""
+    """LoadGen, as the dispatcher sees it. Neither method raises, and neither loses a batch for one of its samples.
+
+    needs_first_tokens: each sample must have a first token before its completion, a failed one too. LoadGen's
+    accuracy log reads the first token of every sample and crashes the process where there is none.
+    """
+
+    needs_first_tokens: bool
 
     def first_tokens(self, batch: Sequence[FirstToken]) -> None:
         """Report first tokens; before the samples' completions."""
 
-    def complete(self, batch: Sequence[Finished]) -> None:
-        """Complete samples; each once."""
+    def complete(self, batch: Sequence[Finished]) -> Sequence[int]:
+        """Complete samples; each once.
+
+        Returns the query ids of samples that LoadGen took only as failed ones, without their answer.
+        """
 
 
 class RecordPort(Protocol):

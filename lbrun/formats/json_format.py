@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from lbrun.attempt import Answer
 from lbrun.datasets.api import Sample
+from lbrun.formats.bounds import INT32_END, Bounds, asked_tokens
 from lbrun.formats.options import FormatOptions
 from lbrun.formats.payload import make_payload
 from lbrun.formats.reading import Reader, to_answer
@@ -34,7 +35,12 @@ class JsonFormat:
         self.left_out = left_out
         self._body = body
         self._reader = reader
-        self._payload = make_payload(options)
+        extra = options.extra_body
+        self._bounds = Bounds(
+            asked_tokens(options.sampling, extra, extra.get("sampling_params") or {}),
+            options.vocab_size or INT32_END,
+        )
+        self._payload = make_payload(options, self._bounds)
         self._max_event_bytes = options.max_event_bytes
         self._max_gathered_bytes = options.max_gathered_bytes
 
@@ -44,13 +50,14 @@ class JsonFormat:
 
     def decode(self, body: bytes) -> Answer:
         """Read a whole answer of status 200. Raises BadAnswer."""
-        return to_answer(self._reader.whole(body), self._payload)
+        return to_answer(self._reader.whole(body), self._payload, self._bounds)
 
     def stream_decoder(self) -> SseDecoder:
         """A new decoder for one streamed answer."""
         return SseDecoder(
             self._reader,
             self._payload,
+            self._bounds,
             max_event_bytes=self._max_event_bytes,
             max_gathered_bytes=self._max_gathered_bytes,
         )

@@ -44,6 +44,7 @@ class FormatOptions:
     retokenize: text to token ids with a local tokenizer, used where ``payload`` is ``token_ids`` and the
     server returns text alone.
     extra_body: merged into the body, over everything but the fields that reading the answer rests on.
+    vocab_size: token ids of answers are below it; None where it is not known.
     max_event_bytes: longest event of a stream. max_gathered_bytes: longest stream whose payload is kept.
     """
 
@@ -56,5 +57,6 @@ class FormatOptions:
     retokenize: Callable[[str], list[int]] | None = None
     extra_body: Mapping[str, Any] = field(default_factory=dict)
     chat: ChatOptions = field(default_factory=ChatOptions)
+    vocab_size: int | None = None
     max_event_bytes: int = 1 << 20
     max_gathered_bytes: int = 64 << 20

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lbrun.attempt import BadAnswer, FailureKind
+from lbrun.formats.bounds import Bounds
 from lbrun.formats.options import FormatOptions
 
 
@@ -63,12 +64,13 @@ class TokenIdPayload:
 
     wanted = True
 
-    def __init__(self, retokenize: Callable[[str], list[int]] | None = None) -> None:
-        self._retokenize = retokenize
+    def __init__(self, bounds: Bounds, retokenize: Callable[[str], list[int]] | None = None) -> None:
+        self._bounds, self._retokenize = bounds, retokenize
 
     def whole(self, text: str, ids: Sequence[int], n_tokens: int) -> bytes | None:
         """All token ids; those that the server sent must be as many as it counts (TEST06's rule)."""
         if ids:
+            self._bounds.check_ids(ids)
             if len(ids) != n_tokens:
                 raise BadAnswer(
                     FailureKind.MALFORMED,
@@ -85,7 +87,8 @@ class TokenIdPayload:
         return pack_ids(self._retokenize(text))
 
     def first(self, text: str, ids: Sequence[int]) -> bytes | None:
-        """The ids that came with the first token."""
+        """The ids that came with the first token. Raises BadAnswer for ids that cannot be."""
+        self._bounds.check_ids(ids)
         if not ids and self._retokenize is not None:
             ids = self._retokenize(text)
         return pack_ids(ids)
@@ -99,10 +102,10 @@ def pack_ids(ids: Sequence[int]) -> bytes:
         raise BadAnswer(FailureKind.MALFORMED, f"a token id is no int32: {error}") from None
 
 
-def make_payload(options: FormatOptions) -> Payload:
+def make_payload(options: FormatOptions, bounds: Bounds) -> Payload:
     """The payload that the options ask for."""
     if options.payload == "token_ids":
-        return TokenIdPayload(options.retokenize)
+        return TokenIdPayload(bounds, options.retokenize)
     if options.payload == "text":
         return TextPayload()
     return NoPayload()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from lbrun.attempt import Answer, BadAnswer, FailureKind
+from lbrun.formats.bounds import Bounds
 from lbrun.formats.payload import Payload
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ def raise_if_error_body(body: bytes) -> None:
 def check_count(n_tokens: int | None, ids: Sequence[int]) -> int:
     """How many output tokens the server says there are, by its count or else by the ids it sent.
 
-    Raises BadAnswer: NO_TOKEN_COUNT where it says neither, EMPTY_ANSWER for none, MALFORMED below 0.
+    Raises BadAnswer: NO_TOKEN_COUNT where it says neither, EMPTY_ANSWER for none.
     """
     if n_tokens is None:
         n_tokens = len(ids)
@@ -117,12 +118,10 @@ def check_count(n_tokens: int | None, ids: Sequence[int]) -> int:
             )
     if n_tokens == 0:
         raise BadAnswer(FailureKind.EMPTY_ANSWER, "the answer has no tokens")
-    if n_tokens < 0:
-        raise BadAnswer(FailureKind.MALFORMED, f"the server counts {n_tokens} output tokens")
     return n_tokens
 
 
-def to_answer(reading: Reading, payload: Payload) -> Answer:
+def to_answer(reading: Reading, payload: Payload, bounds: Bounds) -> Answer:
     """The answer that a complete reading amounts to. Raises BadAnswer where it is none."""
     finish_reason = reading.finish_reason
     if finish_reason in _GIVEN_UP:
@@ -130,6 +129,7 @@ def to_answer(reading: Reading, payload: Payload) -> Answer:
             FailureKind.ERROR_IN_ANSWER, f"the server gave the answer up: finish reason {finish_reason!r}"
         )
     n_tokens = check_count(reading.n_tokens, reading.ids)
+    bounds.check_counts(n_tokens, reading.n_input_tokens)
     return Answer(
         n_tokens,
         reading.n_input_tokens,

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 
 from lbrun.attempt import Answer, BadAnswer, FailureKind
+from lbrun.formats.bounds import Bounds
 from lbrun.formats.payload import Payload
 from lbrun.formats.reading import Reader, Reading, raise_if_error_body, to_answer
 from lbrun.formats.sse import (
@@ -49,6 +50,7 @@ class SseDecoder:
 
     __slots__ = (
         "_after_cr",
+        "_bounds",
         "_first_payload",
         "_gather",
         "_gathered",
@@ -71,13 +73,20 @@ class SseDecoder:
     )
 
     def __init__(
-        self, reader: Reader, payload: Payload, *, max_event_bytes: int, max_gathered_bytes: int
+        self,
+        reader: Reader,
+        payload: Payload,
+        bounds: Bounds,
+        *,
+        max_event_bytes: int,
+        max_gathered_bytes: int,
     ) -> None:
         self.has_token = False
         self.ended = False
         self.error: BadAnswer | None = None
         self._reader = reader
         self._payload = payload
+        self._bounds = bounds
         self._max_event_bytes = max_event_bytes
         self._max_gathered_bytes = max_gathered_bytes
         self._partial = b""  # the start of an event that is not complete yet
@@ -125,9 +134,10 @@ class SseDecoder:
         if not self.has_token and self._said.n_tokens is None:
             raise BadAnswer(FailureKind.EMPTY_ANSWER, "the stream has no token")
         self._read_gathered()
+        said = self._said
         if self._gather:
-            return to_answer(self._said._replace(text="".join(self._texts), ids=self._ids), self._payload)
-        return to_answer(self._said, self._payload)
+            said = said._replace(text="".join(self._texts), ids=self._ids)
+        return to_answer(said, self._payload, self._bounds)
 
     def _complete_events(self, data: bytes) -> bytes:
         """The events that are complete with these bytes, one after the other; keeps the rest."""

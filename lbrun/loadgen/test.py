@@ -45,25 +45,53 @@ class LoadGenSettings:
 
 
 class LoadGenPort:
-    """Completions on their way to LoadGen; called from the dispatcher's loop only. Never raises."""
+    """Completions on their way to LoadGen; called from the dispatcher's loop only. Never raises.
+
+    needs_first_tokens: as in `lbrun.dispatch.ports.CompletionPort`.
+    """
+
+    def __init__(self, *, needs_first_tokens: bool = False) -> None:
+        self.needs_first_tokens = needs_first_tokens
 
     def first_tokens(self, batch: Sequence[FirstToken]) -> None:
-        """Report first tokens, all in one call."""
-        buffer, responses = _responses([(query_id, payload, 0) for query_id, payload in batch])
-        try:
-            lg.FirstTokenComplete(responses)
-        except Exception:
-            log.exception("LoadGen refused %d first tokens", len(batch))
-        del buffer  # LoadGen copies within the call
+        """Report first tokens, all in one call. One that LoadGen refuses is reported without its bytes."""
+        _hand_over(lg.FirstTokenComplete, [(query_id, payload, 0) for query_id, payload in batch])
 
-    def complete(self, batch: Sequence[Finished]) -> None:
+    def complete(self, batch: Sequence[Finished]) -> Sequence[int]:
         """Complete samples, all in one call. A failed one has no bytes and no tokens, which LoadGen logs."""
-        buffer, responses = _responses(batch)
+        return _hand_over(lg.QuerySamplesComplete, batch)
+
+
+def _hand_over(
+    report: Callable[[list[lg.QuerySampleResponse]], None], batch: Sequence[tuple[int, bytes | None, int]]
+) -> Sequence[int]:
+    """Report a batch in one call, or one by one where it is refused as a whole.
+
+    Returns the query ids of those that were refused with their bytes and count, and reported without.
+    """
+    try:
+        _report(report, batch)
+    except Exception:
+        log.exception("LoadGen refused a batch of %d", len(batch))
+    else:
+        return ()
+    refused = []
+    for row in batch:
         try:
-            lg.QuerySamplesComplete(responses)
-        except Exception:
-            log.exception("LoadGen refused %d completions", len(batch))
-        del buffer
+            _report(report, [row])
+        except Exception as error:
+            log.error("LoadGen refused the response to query %d: %s", row[0], error)
+            refused.append(row[0])
+            _report(report, [(row[0], None, 0)])
+    return refused
+
+
+def _report(
+    report: Callable[[list[lg.QuerySampleResponse]], None], batch: Sequence[tuple[int, bytes | None, int]]
+) -> None:
+    buffer, responses = _responses(batch)
+    report(responses)
+    del buffer  # LoadGen copies within the call
 
 
 def _responses(
@@ -158,7 +186,10 @@ class LoadGenTest:
                 issue([s.id for s in samples], [s.index for s in samples])
             except BaseException:
                 log.exception("%d samples could not be taken over", len(samples))
-                LoadGenPort().complete([Finished(s.id, None, 0) for s in samples])
+                port = LoadGenPort()
+                if self.uses_first_tokens:
+                    port.first_tokens([FirstToken(s.id, None) for s in samples])
+                port.complete([Finished(s.id, None, 0) for s in samples])
 
         def on_load(indices: Sequence[int]) -> None:
             # bodies are encoded and resident before the test, so that no encoding falls into it

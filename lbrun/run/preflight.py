@@ -21,6 +21,7 @@ _LASTING = frozenset(
         FailureKind.HTTP_4XX,
         FailureKind.NO_TOKEN_COUNT,
         FailureKind.MALFORMED,
+        FailureKind.IMPLAUSIBLE,
         FailureKind.NO_END_MARK,
         FailureKind.EMPTY_ANSWER,
     }

@@ -112,7 +112,7 @@ class Session:
         dispatcher = Dispatcher(
             pool=parts.pool,
             worker=parts.worker,
-            port=LoadGenPort(),
+            port=LoadGenPort(needs_first_tokens=test.uses_first_tokens),
             records=recorder,
             policy=build.retry_policy(settings),
             costs=prepared.costs,

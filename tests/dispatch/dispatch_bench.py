@@ -101,6 +101,8 @@ class Ledger:
         self.finished: dict[int, Finished] = {}
         self.rows: dict[int, Row] = {}
 
+    needs_first_tokens = False
+
     def first_tokens(self, batch: Sequence[FirstToken]) -> None:
         for token in batch:
             if token.query_id in self.first_tokened:
@@ -109,13 +111,14 @@ class Ledger:
                 self.violations.append(f"the first token of {token.query_id} after its completion")
             self.first_tokened.append(token.query_id)
 
-    def complete(self, batch: Sequence[Finished]) -> None:
+    def complete(self, batch: Sequence[Finished]) -> Sequence[int]:
         for finished in batch:
             if finished.query_id in self.finished:
                 self.violations.append(f"{finished.query_id} completed twice")
             if finished.query_id not in self.issued:
                 self.violations.append(f"{finished.query_id} completed and never issued")
             self.finished[finished.query_id] = finished
+        return ()
 
     def add(self, *values: Any) -> None:
         row = Row(*values)

@@ -263,11 +263,11 @@ def test_a_local_tokenizer_makes_ids_of_text_and_leaves_the_count() -> None:
     assert one.finish() == Answer(3, 5, pack_ids(characters("Hi you")), "stop")
 
 
-def test_an_id_beyond_int32_is_malformed() -> None:
+def test_an_id_beyond_int32_is_implausible() -> None:
     one = decoder(payload="token_ids")
     one.feed(text("a", token_ids=[2**31]))
     assert one.error is not None
-    assert one.error.kind is FailureKind.MALFORMED
+    assert one.error.kind is FailureKind.IMPLAUSIBLE
 
 
 def test_continuous_usage_counts_by_its_last_event() -> None:

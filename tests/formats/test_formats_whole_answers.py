@@ -93,8 +93,8 @@ def test_an_answer_without_tokens_is_empty(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_negative_count_is_malformed(name: str) -> None:
-    assert failure(name, whole(name, -1)).kind is FailureKind.MALFORMED
+def test_a_negative_count_is_implausible(name: str) -> None:
+    assert failure(name, whole(name, -1)).kind is FailureKind.IMPLAUSIBLE
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -41,11 +41,14 @@ class Books:
         self.servers: list[int] = []
         self.failures: list[int] = []
 
+    needs_first_tokens = False
+
     def first_tokens(self, batch: Sequence[FirstToken]) -> None:
         self.n_first_tokens += len(batch)
 
-    def complete(self, batch: Sequence[Finished]) -> None:
+    def complete(self, batch: Sequence[Finished]) -> Sequence[int]:
         self.finished += batch
+        return ()
 
     def add(self, query_id: int, sample_index: int, server: int, *values: Any) -> None:
         self.servers.append(server)
