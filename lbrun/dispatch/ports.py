@@ -24,7 +24,7 @@ class Finished(NamedTuple):
 
 
 class CompletionPort(Protocol):
-    """LoadGen, as the dispatcher sees it. Neither method raises, and neither loses a batch for one of its samples.
+    """LoadGen, as the dispatcher sees it. Neither method raises, nor loses a batch for one of its samples.
 
     needs_first_tokens: each sample must have a first token before its completion, a failed one too. LoadGen's
     accuracy log reads the first token of every sample and crashes the process where there is none.

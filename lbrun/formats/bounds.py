@@ -30,7 +30,7 @@ class Bounds:
         """Check the counts of an answer. Raises BadAnswer (IMPLAUSIBLE)."""
         if n_tokens > self.max_tokens:
             raise _implausible(
-                f"the server counts {_shown(n_tokens)} output tokens, at most {self.max_tokens} were asked for"
+                f"the server counts {_shown(n_tokens)} output tokens; {self.max_tokens} is the limit"
             )
         if n_tokens < 0:
             raise _implausible(f"the server counts {_shown(n_tokens)} output tokens")
@@ -42,9 +42,7 @@ class Bounds:
         if not ids:
             return
         if len(ids) > self.max_tokens:
-            raise _implausible(
-                f"the server sent {len(ids)} token ids, at most {self.max_tokens} were asked for"
-            )
+            raise _implausible(f"the server sent {len(ids)} token ids; {self.max_tokens} is the limit")
         least, most = min(ids), max(ids)
         if least < 0 or most >= self.vocab_size:
             wrong = least if least < 0 else most

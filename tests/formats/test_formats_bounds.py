@@ -11,6 +11,7 @@ from lbrun.attempt import Answer, BadAnswer, FailureKind
 from lbrun.formats import FormatOptions, make_format
 from lbrun.formats.bounds import INT32_END, INT32_MAX, Bounds, asked_tokens
 from lbrun.formats.json_format import JsonFormat
+from lbrun.formats.options import Backend
 
 NAMES = ("completions", "chat", "sglang_generate")
 MAX_TOKENS, VOCABULARY = 4, 100
@@ -18,13 +19,10 @@ BEYOND = (MAX_TOKENS + 1, 1000, 2**31, 2**63 - 1, 2**63, 10**30, -1, -(2**63), -
 
 
 def make(name: str, **more: Any) -> JsonFormat:
-    options = {
-        "sampling": {"max_tokens": MAX_TOKENS},
-        "vocab_size": VOCABULARY,
-        "payload": "token_ids",
-        **more,
-    }
-    return make_format(name, FormatOptions(model="m", backend="sglang", **options))
+    options: dict[str, Any] = {"sampling": {"max_tokens": MAX_TOKENS}, "vocab_size": VOCABULARY}
+    options |= {"payload": "token_ids", **more}
+    backend: Backend = "sglang" if name == "sglang_generate" else "vllm"
+    return make_format(name, FormatOptions(model="m", backend=backend, **options))
 
 
 def whole(name: str, ids: list[int], n: int | None = None, n_prompt: int = 5) -> bytes:

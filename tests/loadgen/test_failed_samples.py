@@ -1,4 +1,4 @@
-"""LoadGen can log failed samples in every scenario and mode, and one response that it refuses takes no other along.
+"""LoadGen can log failed samples in every scenario and mode; a response that it refuses takes no other along.
 
 Each test runs LoadGen in a process of its own: a crash would end the tests as well.
 """
