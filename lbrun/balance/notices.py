@@ -23,7 +23,7 @@ class Notices:
 
     def __init__(self, strategy: Strategy, *, trusted: bool) -> None:
         self._strategy, self._trusted = strategy, trusted
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def get(self, name: str) -> Callable[..., None] | None:
         """The notice of that name; None where it is the base class's empty one, to save the call."""
@@ -43,11 +43,11 @@ class Notices:
         self.check()
         try:
             return pick(*args)
-        except Exception as error:
+        except BaseException as error:  # SystemExit of a user's strategy would end the loop, and hang LoadGen
             _log.exception("strategy %r broke", self._strategy.name)
             self._error = error
             self.check()
-            raise
+            raise  # never: check has raised
 
     def _contained(self, method: Callable[..., None]) -> Callable[..., None]:
         def notice(*args: object) -> None:
@@ -55,7 +55,7 @@ class Notices:
                 return
             try:
                 method(*args)
-            except Exception as error:
+            except BaseException as error:
                 _log.exception("strategy %r broke", self._strategy.name)
                 self._error = error
 

@@ -22,7 +22,7 @@ from lbrun.balance import Pool, ServerState, Transition
 from lbrun.balance.states import UP
 from lbrun.dispatch.budget import RetryBudget
 from lbrun.dispatch.completions import Completions, Counts
-from lbrun.dispatch.ports import CompletionPort, DelayPort, OutputPort, RecordPort
+from lbrun.dispatch.ports import CompletionPort, DelayPort, LedgerPort, OutputPort, RecordPort
 from lbrun.dispatch.retries import Retries
 from lbrun.dispatch.retry import History, Plan, RetryPolicy, RetryRules, is_charged, is_loss
 from lbrun.dispatch.sample import OpenSample, Unsent
@@ -58,8 +58,10 @@ class Dispatcher:
         on_broken: Callable[[str], None],
         outputs: OutputPort | None = None,
         delays: DelayPort | None = None,
+        ledger: LedgerPort | None = None,
     ) -> None:
         self.broken: str | None = None
+        self._ledger = ledger
         self._pool, self._worker = pool, worker
         self._out = Completions(port, records, outputs, delays, self._flush_soon)
         self.counts: Counts = self._out.counts
@@ -144,6 +146,7 @@ class Dispatcher:
             query_ids, indices, issued_ns = self._inbox.popleft()
             self.counts.issued += len(query_ids)
             self._unsent.add(query_ids, indices, issued_ns)
+        self._note_counts()
         if self.broken is not None:
             self._fail_unsent(self.broken)
             self._flush()
@@ -350,9 +353,15 @@ class Dispatcher:
         """Hand to LoadGen what the last turn of the loop has brought, then fill the freed places."""
         try:
             self._out.flush()
+            self._note_counts()
         finally:
             if self._unsent or self._retries:
                 self._pump()
+
+    def _note_counts(self) -> None:
+        if self._ledger is not None:
+            c = self.counts
+            self._ledger.write(c.issued, c.completed, c.failed, c.attempts, c.retried, c.restarted_streams)
 
     # ---- the pool's transitions, and time
 

@@ -66,6 +66,15 @@ class RecordPort(Protocol):
         """Keep one row; failure is a FailureKind or 0, times are monotonic nanoseconds."""
 
 
+class LedgerPort(Protocol):
+    """Where the counts of the test are kept for the case that its process dies. `write` does not raise."""
+
+    def write(
+        self, issued: int, completed: int, failed: int, attempts: int, retried: int, restarted_streams: int
+    ) -> None:
+        """Set all counts."""
+
+
 class DelayPort(Protocol):
     """Where the time between an event on the wire and its report to LoadGen is counted."""
 

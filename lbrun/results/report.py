@@ -184,7 +184,7 @@ def _server_row(server: ServerOutcome) -> list[str]:
             number(traffic.output_tokens_per_s),
             *map(middle_and_tail, (traffic.ttft_ms, traffic.tpot_ms, traffic.latency_ms)),
         ]
-    return [short_url(server.url), server.state, *measured, f"{server.ejections}/{server.recoveries}"]
+    return [short_url(server.url), server.state, *measured, server.out_and_back]
 
 
 def _last_errors(servers: Iterable[ServerOutcome]) -> list[str]:

@@ -29,14 +29,20 @@ CUT = "the run was cut: no process finished it"
 class ServerOutcome:
     """One server of the pool.
 
-    state: at the end. ejections, recoveries: how often it was taken out of service and back.
+    state: at the end. ejections, recoveries: how often it was taken out of service and back; None: unknown.
     last_error: the last thing it did wrong, "" for nothing. traffic: None where nothing was measured.
     """
 
     url: str
     state: str
-    ejections: int = 0
-    recoveries: int = 0
+    ejections: int | None = 0
+    recoveries: int | None = 0
+
+    @property
+    def out_and_back(self) -> str:
+        """Ejections and recoveries in short, "?" where they are unknown."""
+        return "/".join("?" if n is None else str(n) for n in (self.ejections, self.recoveries))
+
     last_error: str = ""
     traffic: Traffic | None = None
 

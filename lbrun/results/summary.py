@@ -227,7 +227,7 @@ def _server_cells(server: ServerOutcome, streamed: bool) -> list[str]:
             count(traffic.output_tokens),
             *map(middle_and_tail, times),
         ]
-    return [short_url(server.url), *measured, f"{server.ejections}/{server.recoveries}", server.state]
+    return [short_url(server.url), *measured, server.out_and_back, server.state]
 
 
 def _failure_lines(outcome: Outcome) -> list[str]:

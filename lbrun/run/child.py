@@ -1,11 +1,12 @@
-"""Entry of the process in which one LoadGen test happens: ``python -m lbrun.run.child FD``.
+"""Entry of the process in which one LoadGen test happens: ``python -m lbrun.run.child FD LEDGER_FD``.
 
-FD is this end of the channel. The first message says what to run. Standard output and error go to the run's
-log. Exit status 0: the outcome was reported, whatever it is.
+FD is this end of the channel, LEDGER_FD the memory of `lbrun.run.ledger`. The first message says what to run.
+Standard output and error go to the run's log. Exit status 0: the outcome was reported, whatever it is.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import select
@@ -36,9 +37,11 @@ def main() -> None:
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpcore").setLevel(logging.WARNING)
+    faulthandler.enable()  # the stack of a process that LoadGen or a library ended, in lbrun.log
     status = 0
     try:
         from lbrun.config import RunSettings
+        from lbrun.run.ledger import Ledger
         from lbrun.run.session import run_session
         from lbrun.transport import raise_descriptor_limit
 
@@ -48,7 +51,9 @@ def main() -> None:
         def report(outcome: dict[str, Any]) -> None:
             channel.send({"type": "outcome", **outcome}, must=True)
 
-        run_session(settings, order["urls"], Path(order["run_dir"]), Path(order["cwd"]), channel, report)
+        ledger = Ledger(int(sys.argv[2]))
+        run_dir, base_dir = Path(order["run_dir"]), Path(order["cwd"])
+        run_session(settings, order["urls"], run_dir, base_dir, channel, ledger, report)
     except LbrunError as error:
         channel.send(
             {"type": "error", "status": error.exit_status, "lines": str(error).splitlines()}, must=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, first_send
 from lbrun.results.records import read_requests, recover
 from lbrun.results.result import LoadGenOutcome, Outcome, ServerOutcome, has_records
 from lbrun.results.verdict import SampleCounts, State, Verdict, judge
+from lbrun.results.wording import things
 from lbrun.run.delays import alerts
+from lbrun.run.ledger import LedgerCounts
 from lbrun.run.supervisor import ChildEnd
 
 _METRICS = (
@@ -54,11 +57,14 @@ def conclude(
     report = end.outcome or {}
     errors = list(report.get("problems", ()))
     if end.outcome is None:
-        errors += [*end.error, end.describe_death() + f"; see {run_dir / 'lbrun.log'}"]
+        broken = [end.broken] if end.broken else []
+        errors += [*broken, *end.error, end.describe_death() + f"; see {run_dir / 'lbrun.log'}"]
         recover(run_dir)
     records = read_requests(run_dir)
     measured = measure(records, urls)
-    samples = _samples(report, records, end.issued)
+    samples = _samples(report, records, end.counts)
+    if end.outcome is None:
+        errors += _lost_records(records, end.counts)
     logs = read_logs(run_dir / "mlperf")
     state = State.FINISHED
     if report.get("interrupted") or end.interrupts:
@@ -101,12 +107,12 @@ def conclude(
         mode=static["mode"],
         strategy=static["strategy"],
         samples=samples,
-        attempts=_attempts(report, measured.attempts),
+        attempts=_attempts(report, end.counts) or measured.attempts,
         metrics=measured.overall if records.num_rows else None,
-        servers=_servers(report, urls, measured),
+        servers=_servers(report.get("servers", end.servers), urls, measured),
         loadgen=_loadgen(logs),
         failures=group_failures(records),
-        warnings=tuple(report.get("warnings", ())),
+        warnings=tuple(report.get("warnings", end.warnings)),
         client=client,
         alerts=tuple(alerts(client, report.get("limits_ms", {}))),
         environment=static["environment"],
@@ -146,26 +152,41 @@ def _as_error(end: ChildEnd) -> LbrunError:
     return RunFailed(text)
 
 
-def _samples(report: dict[str, Any], records: Any, issued: int) -> SampleCounts:
+def _samples(report: dict[str, Any], records: Any, counts: LedgerCounts) -> SampleCounts:
     """The dispatcher's own counts. Of a test that died, answers are what its records hold; all other samples
-    that it is known to have issued have failed.
+    that LoadGen had issued have failed.
     """
     if "samples" in report:
         return SampleCounts(**report["samples"])
     completed = records.column("failure").null_count
-    issued = max(issued, records.num_rows)
+    issued = max(counts.issued, records.num_rows)
     return SampleCounts(issued, completed, issued - completed)
 
 
-def _attempts(report: dict[str, Any], measured: AttemptCounts) -> AttemptCounts:
+def _lost_records(records: Any, counts: LedgerCounts) -> list[str]:
+    """Samples that a dead test had answered and not recorded: they count as failed, and are told."""
+    recorded = records.column("failure").null_count
+    if counts.completed <= recorded:
+        return []
+    lost = counts.completed - recorded
+    return [f"{things(lost, 'sample')} had been answered when it died, and their records are lost with it"]
+
+
+def _attempts(report: dict[str, Any], counts: LedgerCounts) -> AttemptCounts | None:
+    """The dispatcher's own counts, also of a test that died; None where it never came to count."""
     counted = report.get("attempts")
-    if counted is None:
-        return measured
-    return AttemptCounts(counted["total"], counted["retried"], counted["restarted_streams"])
+    if counted is not None:
+        return AttemptCounts(counted["total"], counted["retried"], counted["restarted_streams"])
+    if counts.attempts:
+        return AttemptCounts(counts.attempts, counts.retried, counts.restarted_streams)
+    return None
 
 
-def _servers(report: dict[str, Any], urls: list[str], measured: RunMetrics) -> tuple[ServerOutcome, ...]:
-    rows = {row["url"]: row for row in report.get("servers", ())}
+def _servers(
+    told: Sequence[dict[str, Any]], urls: list[str], measured: RunMetrics
+) -> tuple[ServerOutcome, ...]:
+    """told: the pool's own rows, the last ones where the test died. What was never told is unknown."""
+    rows = {row["url"]: row for row in told}
     out = []
     for url, traffic in zip(urls, measured.servers, strict=True):
         row = rows.get(url, {})
@@ -174,8 +195,8 @@ def _servers(report: dict[str, Any], urls: list[str], measured: RunMetrics) -> t
             ServerOutcome(
                 url=url,
                 state=row.get("state", "unknown"),
-                ejections=row.get("ejections", 0),
-                recoveries=row.get("recoveries", 0),
+                ejections=row.get("ejections"),
+                recoveries=row.get("recoveries"),
                 last_error=row.get("last_error", ""),
                 traffic=shown,
             )

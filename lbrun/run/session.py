@@ -28,6 +28,7 @@ from lbrun.results.outputs import OutputLog
 from lbrun.results.records import Recorder
 from lbrun.run.channel import Channel
 from lbrun.run.delays import ClientWatch, DelayHistogram
+from lbrun.run.ledger import Ledger
 from lbrun.run.outcome import outcome_of, progress_of, unbalanced
 from lbrun.run.vocabulary import check_vocabulary
 from lbrun.run.wall_clock import WallClockWatch
@@ -46,10 +47,16 @@ class Session:
     """One test, from settings to outcome. `run` returns the outcome, a plain dict for the parent."""
 
     def __init__(
-        self, settings: RunSettings, urls: list[str], run_dir: Path, base_dir: Path, channel: Channel
+        self,
+        settings: RunSettings,
+        urls: list[str],
+        run_dir: Path,
+        base_dir: Path,
+        channel: Channel,
+        ledger: Ledger | None = None,
     ) -> None:
         self._settings, self._urls, self._run_dir, self._base_dir = settings, urls, run_dir, base_dir
-        self._channel = channel
+        self._channel, self._ledger = channel, ledger
         self._draining = asyncio.Event()
         self._broken = asyncio.Event()
         self._test_done = asyncio.Event()
@@ -116,9 +123,10 @@ class Session:
             records=recorder,
             policy=build.retry_policy(settings),
             costs=prepared.costs,
-            on_broken=lambda reason: self._broken.set(),
+            on_broken=self._on_broken,
             outputs=outputs,
             delays=to_loadgen,
+            ledger=self._ledger,
         )
         self._dispatcher = dispatcher
         dispatcher.start()
@@ -230,6 +238,11 @@ class Session:
         if self._dispatcher is not None:
             self._dispatcher.break_off(reason)
 
+    def _on_broken(self, reason: str) -> None:
+        self._broken.set()
+        # at once: should the process die on its way out, this is the reason that it had
+        self._channel.send({"type": "broken", "reason": reason}, must=True)
+
     # ---- the parent
 
     def _on_message(self) -> None:
@@ -292,6 +305,7 @@ def run_session(
     run_dir: Path,
     base_dir: Path,
     channel: Channel,
+    ledger: Ledger | None,
     report: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Run a session on a fresh event loop. report gets the outcome.
@@ -301,7 +315,7 @@ def run_session(
     import uvloop
 
     async def body() -> bool:
-        session = Session(settings, urls, run_dir, base_dir, channel)
+        session = Session(settings, urls, run_dir, base_dir, channel, ledger)
         outcome = await session.run()
         report(outcome)
         return session.loadgen_running

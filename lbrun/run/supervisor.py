@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lbrun.run.channel import Channel, Message
+from lbrun.run.ledger import Ledger, LedgerCounts
 
 SILENCE_S = 120.0
 """A running test that reports no progress for so long hangs, and is ended."""
@@ -32,7 +33,8 @@ class ChildEnd:
 
     outcome: its report, None if it never came. error: lines for the user, with the exit status they ask for.
     returncode: negative for a signal. interrupts: how often the user asked to stop. hung: it was ended for
-    its silence. issued: samples that LoadGen had issued when the process was last heard of.
+    its silence. counts: what the test had counted at its end, whatever ended it. broken: why it was broken
+    off, "" if it was not. servers: the pool as it was last told. warnings: what was noted meanwhile.
     """
 
     outcome: dict[str, Any] | None
@@ -42,7 +44,10 @@ class ChildEnd:
     returncode: int
     interrupts: int
     hung: bool
-    issued: int
+    counts: LedgerCounts
+    broken: str = ""
+    servers: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def describe_death(self) -> str:
         """What to say of a process that ended without a report."""
@@ -67,24 +72,26 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         # counted from here on: a Ctrl-C while the process is started must not leave it behind
         with self._signals() as wake, self._log_path.open("ab") as log:
+            ledger = Ledger.create()
             process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "lbrun.run.child", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "lbrun.run.child", str(theirs.fileno()), str(ledger.descriptor)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), ledger.descriptor],
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )
             theirs.close()
             channel = Channel(ours)
             try:
-                return self._watch(process, channel, wake, on_message)
+                return self._watch(process, channel, wake, on_message, ledger)
             finally:
                 channel.close()
                 if process.poll() is None:
                     process.kill()
                 process.wait()
+                ledger.close()
 
     def _watch(
         self,
@@ -92,11 +99,13 @@ class Supervisor:
         channel: Channel,
         wake: socket.socket,
         on_message: Callable[[Message], None],
+        ledger: Ledger,
     ) -> ChildEnd:
         channel.send(self._order, must=True)
         outcome: dict[str, Any] | None = None
         error: Message = {}
-        seen = issued = 0
+        seen = 0
+        broken, servers, warnings = "", (), []
         kill_at: float | None = None
         running = hung = False
         heard_at = time.monotonic()
@@ -125,9 +134,13 @@ class Supervisor:
                         outcome = message
                     elif kind == "error":
                         error = message
+                    elif kind == "broken":
+                        broken = message["reason"]
                     else:
                         if kind == "progress":
-                            running, issued = True, message["issued"]
+                            running, servers = True, message["servers"]
+                        elif kind == "note":
+                            warnings.append(message["text"])
                         on_message(message)
                 if running and now - heard_at > SILENCE_S:
                     hung = True
@@ -146,7 +159,10 @@ class Supervisor:
             returncode=returncode,
             interrupts=self._interrupts,
             hung=hung,
-            issued=issued,
+            counts=ledger.read(),
+            broken=broken,
+            servers=tuple(servers),
+            warnings=tuple(warnings),
         )
 
     @contextlib.contextmanager

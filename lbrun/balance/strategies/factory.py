@@ -47,7 +47,7 @@ def make_strategy(
         arguments.setdefault("seed", seed)
     try:
         return cls(**arguments)
-    except Exception as error:
+    except BaseException as error:
         # a class of the user's own may fail in any way; whatever it is, it is theirs to read in one line
         what = f"refuses {_shown(params)}" if params else "cannot be made without parameters"
         said = str(error) if isinstance(error, TypeError | ValueError) else f"{type(error).__name__}: {error}"
@@ -68,7 +68,7 @@ def _find(target: str, allowed_packages: Sequence[str]) -> type[BaseStrategy]:
         )
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except BaseException as error:
         # importing a user's module may fail in any way; whatever it is, it is theirs to read in one line
         raise ConfigError(
             f"{key}: {module_name!r} cannot be imported: {type(error).__name__}: {error}; "
