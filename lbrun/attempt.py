@@ -40,6 +40,7 @@ class FailureKind(IntEnum):
     HTTP_503 = 21
     HTTP_5XX = 22
     HTTP_4XX = 23  # every other status that is not 200, redirects included
+    HTTP_MOMENT = 24  # 408, 409, 423, 425: the same request may succeed later
     # not the server's doing
     LOCAL = 30  # no descriptor or port left on this machine
     EVICTED = 31  # taken back from an ejected server before any byte

@@ -165,6 +165,10 @@ class ServerHealth:
             return None
         return self._suspect(reason, now_s, of_failure=False)
 
+    def answered_lately(self, now_s: float) -> int:
+        """Full answers within the window."""
+        return self._window.totals(now_s)[0]
+
     # -- probes
 
     def begin_probe(self, now_s: float) -> DueProbe | None:

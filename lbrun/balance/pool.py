@@ -29,6 +29,7 @@ from lbrun.balance.states import (
 )
 from lbrun.balance.strategy import Strategy
 from lbrun.balance.tally import Tally
+from lbrun.balance.throttle import Throttle
 from lbrun.errors import RunFailed
 
 
@@ -75,6 +76,7 @@ class Pool:
         self._join, self._leave = self._eligibility.join, self._eligibility.leave
         self._trial_limit = [1] * n
         self._pauses = Pauses()
+        self._throttles = [Throttle(self.policy, now_s) for _ in range(n)]
         self._ramps = Ramps(
             self.policy.ramp_s,
             in_flight=self.in_flight,
@@ -163,12 +165,12 @@ class Pool:
         if kind not in NOT_SAID_BY_THE_SERVER:
             self.last_error[server] = message or kind.name.lower()
         if kind is FailureKind.HTTP_429:
-            policy = self.policy
-            pause_s = policy.throttle_default_s
-            if retry_after_s is not None:
-                pause_s = min(max(retry_after_s, policy.throttle_floor_s), policy.throttle_cap_s)
-            self._pauses.add(server, now_s + pause_s)
-            self._update_limit(server, now_s)
+            pause_s = self._throttles[server].pause_s(
+                retry_after_s, self.health[server].answered_lately(now_s), now_s
+            )
+            if pause_s:
+                self._pauses.add(server, now_s + pause_s)
+                self._update_limit(server, now_s)
             return None
         health = self.health[server]
         return self._apply(
@@ -191,6 +193,10 @@ class Pool:
         return self._apply(
             self.health[server].blame(reason, now_s, started_s=started_s, in_flight=self.in_flight[server])
         )
+
+    def has_served(self, server: int) -> bool:
+        """Whether the server has ever given a full answer."""
+        return self.completed[server] > 0
 
     def stalled(self, server: int, now_s: float) -> Transition | None:
         """Attempts are in flight there, and no byte has come for the policy's `stall_s`."""

@@ -75,6 +75,7 @@ BLAME: Mapping[FailureKind, Blame] = {
     FailureKind.HTTP_429: Blame.NONE,  # asks for a pause, which the pool grants
     FailureKind.HTTP_503: Blame.SUSPICIOUS,  # a probe tells whether it loads again
     FailureKind.HTTP_5XX: Blame.COUNTS,
+    FailureKind.HTTP_MOMENT: Blame.COUNTS,
     FailureKind.HTTP_4XX: Blame.NONE,  # the request may be at fault; the dispatcher finds out
     FailureKind.LOCAL: Blame.NONE,
     FailureKind.EVICTED: Blame.NONE,

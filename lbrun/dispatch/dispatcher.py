@@ -65,7 +65,7 @@ class Dispatcher:
         self._pool, self._worker = pool, worker
         self._out = Completions(port, records, outputs, delays, self._flush_soon)
         self.counts: Counts = self._out.counts
-        self._rules = RetryRules(policy)
+        self._rules = RetryRules(policy, pool.n)
         self._policy = policy
         self._costs = costs
         self._on_broken = on_broken
@@ -332,7 +332,7 @@ class Dispatcher:
         self._suspects.forget(sample, history)
         now_s = time.monotonic()
         for server, failure in history.refused.items():
-            if failure.status in (401, 403, 404):
+            if failure.status in (401, 403, 404) and not self._pool.has_served(server):
                 self._pool.exclude(server, f"{failure.message}; others serve the same request", now_s)
             else:
                 self._pool.blame(server, failure.message, now_s, started_s=failure.sent_ns * 1e-9)

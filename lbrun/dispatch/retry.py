@@ -8,6 +8,7 @@ a kept-alive connection had been closed   the same server again, on a new connec
 5xx, malformed, error in a 200, cut ...   another server; counts against this one
 429                                       another server, or this one after its Retry-After; never the end,
                                           unless nothing else comes for minutes
+408, 409, 423, 425                        another server, and here again later; counts against this one
 any other status                          each *other* server once; if all agree, the sample is at fault
 taken back from an ejected server         another server, now; not an attempt of the sample's
 no descriptor or port here                after a pause; nobody is blamed
@@ -162,8 +163,9 @@ class Plan(NamedTuple):
 class RetryRules:
     """The policy, applied. Holds no state of any sample."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
-        self.policy = policy
+    def __init__(self, policy: RetryPolicy, n_servers: int | None = None) -> None:
+        """n_servers: of the pool; None where it is not known."""
+        self.policy, self._n_servers = policy, n_servers
         self._wait = wait_exponential(multiplier=policy.wait_base_s, max=policy.wait_cap_s)
         self._stop = stop_after_attempt(policy.max_retries_per_server)
 
@@ -180,7 +182,9 @@ class RetryRules:
             history.refused[server] = failure
         elif kind is FailureKind.HTTP_429:
             pause_s = self._put_off_s(history, now_s)
-            history.ready_at_s[server] = now_s + (failure.retry_after_s or pause_s)
+            # a longer wish is for the server's load as a whole, and the pool's to grant
+            wait_s = min(failure.retry_after_s or pause_s, self.policy.wait_cap_s)
+            history.ready_at_s[server] = now_s + wait_s
         elif kind is FailureKind.LOCAL:
             history.not_before_s = now_s + self._put_off_s(history, now_s)  # wherever it would go
         elif kind not in _NOT_AN_ATTEMPT:
@@ -263,7 +267,11 @@ class RetryRules:
     def _nobody_left(self, history: History) -> Plan:
         if history.refused and not history.counts:
             first = next(iter(history.refused.values()))
-            return Plan(failure=f"refused by every server: {first.message}", bad_request=True)
+            n = len(history.refused)
+            if self._n_servers is None or n >= self._n_servers:
+                return Plan(failure=f"refused by every server: {first.message}", bad_request=True)
+            whom = f"refused by {n} of {self._n_servers} servers, the others are out of service"
+            return Plan(failure=f"{whom}: {first.message}", bad_request=True)
         n = len(history.tries)
         return Plan(
             failure=f"failed {n} attempt{'s' * (n != 1)} on every server that was left; "

@@ -8,23 +8,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-from lbrun.attempt import FailureKind
-
 MAX_RETRY_AFTER_S = 30.0
 """A server that asks for more is asked again then: a run cannot wait for it."""
 
 MAX_QUOTED_CHARS = 300
 _DELAY = re.compile(r"[0-9]{1,9}")
 _NOT_SHOWN = re.compile(r"[^\x21-\x7e\xa1-\U0010ffff]+")
-
-
-def kind_of_status(status: int) -> FailureKind:
-    """The failure kind of any status but 200."""
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return FailureKind.HTTP_429
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return FailureKind.HTTP_503
-    return FailureKind.HTTP_5XX if 500 <= status <= 599 else FailureKind.HTTP_4XX
 
 
 def retry_after_s(value: bytes | None, now: datetime | None = None) -> float | None:

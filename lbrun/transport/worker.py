@@ -19,8 +19,9 @@ from lbrun.transport.dial import Dialer, DialError
 from lbrun.transport.dial_queue import DialQueue
 from lbrun.transport.endpoint import Endpoint, make_ssl_context
 from lbrun.transport.lane import Lane, Waiting
-from lbrun.transport.refusal import header, kind_of_status, refusal_message, retry_after_s
+from lbrun.transport.refusal import header, refusal_message, retry_after_s
 from lbrun.transport.settings import Limits, Timeouts
+from lbrun.transport.statuses import kind_of_status
 from lbrun.transport.sweeper import Sweeper
 
 log = logging.getLogger(__name__)

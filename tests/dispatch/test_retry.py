@@ -104,10 +104,16 @@ def test_4xx_is_tried_once_on_each_other_server_and_never_again_on_the_same() ->
 
 def test_429_waits_for_its_retry_after_and_is_no_attempt() -> None:
     r, h = rules(max_retries_per_server=1), History()
-    r.note(h, 0, failure(FailureKind.HTTP_429, retry_after_s=7.0), 100.0)
-    assert r.plan(h, [0], [0], [], 106.9).again_at_s == 107.0
-    assert r.plan(h, [0], [0], [], 107.0).candidates == [0]
+    r.note(h, 0, failure(FailureKind.HTTP_429, retry_after_s=1.5), 100.0)
+    assert r.plan(h, [0], [0], [], 101.4).again_at_s == 101.5
+    assert r.plan(h, [0], [0], [], 101.5).candidates == [0]
     assert r.plan(h, ALL, ALL, [], 100.0).candidates == [1, 2], "load shifts meanwhile"
+
+
+def test_a_long_retry_after_is_for_the_pool_to_grant_not_for_the_sample_to_wait() -> None:
+    r, h = rules(wait_cap_s=2.0), History()
+    r.note(h, 0, failure(FailureKind.HTTP_429, retry_after_s=30.0), 100.0)
+    assert r.plan(h, [0], [0], [], 102.0).candidates == [0]
 
 
 def test_429_is_never_the_end_however_often_but_after_minutes_of_nothing_else() -> None:

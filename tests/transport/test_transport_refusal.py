@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbrun.attempt import FailureKind
-from lbrun.transport.refusal import kind_of_status, quote, refusal_message, retry_after_s
+from lbrun.transport.refusal import quote, refusal_message, retry_after_s
+from lbrun.transport.statuses import MOMENTARY, SET_UP, kind_of_status
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -71,6 +72,7 @@ def test_every_status_has_a_kind_and_a_message(status: int) -> None:
         FailureKind.HTTP_503,
         FailureKind.HTTP_5XX,
         FailureKind.HTTP_4XX,
+        FailureKind.HTTP_MOMENT,
     )
     assert refusal_message(status, {}, b"").startswith(f"HTTP {status}")
 
@@ -79,3 +81,21 @@ def test_location_is_only_told_of_redirects() -> None:
     headers = {b"LOCATION": b"/elsewhere"}
     assert refusal_message(302, headers, b"").endswith("not followed to /elsewhere")
     assert "elsewhere" not in refusal_message(404, headers, b"")
+
+
+@pytest.mark.parametrize("status", range(400, 452))
+def test_a_client_error_has_the_meaning_of_the_table(status: int) -> None:
+    kind = kind_of_status(status)
+    if status == 429:
+        assert kind is FailureKind.HTTP_429
+    elif status in {408, 409, 423, 425}:
+        assert status in MOMENTARY
+        assert kind is FailureKind.HTTP_MOMENT
+    else:
+        assert kind is FailureKind.HTTP_4XX
+    assert not MOMENTARY & SET_UP
+
+
+@pytest.mark.parametrize("status", [101, 199, 201, 202, 204, 206, 301, 302, 304, 307, 308])
+def test_a_status_that_is_no_answer_and_no_error_is_a_refusal(status: int) -> None:
+    assert kind_of_status(status) is FailureKind.HTTP_4XX

@@ -179,7 +179,7 @@ def test_a_count_that_no_record_can_hold_is_a_bad_answer() -> None:
         async with bench(script, n=1) as b:
             (outcome,) = await b.serve(3)
             assert isinstance(outcome, AttemptFailure)
-            assert outcome.kind is FailureKind.MALFORMED
+            assert outcome.kind is FailureKind.IMPLAUSIBLE
             assert str(2**63) in outcome.message
             assert outcome.sent
             assert outcome.any_byte
