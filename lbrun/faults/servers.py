@@ -49,7 +49,11 @@ class Servers:
     ) -> None:
         self._settings = EmbeddedSettings(**{**FAST, **settings})
         self._within = within
-        self._pool = EmbeddedPool(self._settings, log_dir, **({} if bind is None else {"bind": bind}))
+        self._pool = (
+            EmbeddedPool(self._settings, log_dir)
+            if bind is None
+            else EmbeddedPool(self._settings, log_dir, bind=bind)
+        )
         self._slow = False
         self._faults: dict[int, tuple[str, ...]] = {}
         self.urls: Sequence[str] = self._pool.start()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lbrun.config import RunSettings
 from lbrun.config.official import relaxed_rules
+from lbrun.config.secrets import make_redactor
 from lbrun.errors import ConfigError, DatasetError, Interrupted, LbrunError, RunFailed
-from lbrun.loadgen.accuracy_log import check_accuracy_log
+from lbrun.loadgen.accuracy_log import check_accuracy_log, secrets_in_answers
 from lbrun.loadgen.logs import ACCURACY, LoadGenResult, read_logs, set_aside
 from lbrun.results.failures import group_failures
 from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, first_send_ms, measure
@@ -108,7 +110,10 @@ def conclude(
         failures=group_failures(records),
         warnings=tuple(report.get("warnings", ())),
         client=client,
-        alerts=tuple(alerts(client, report.get("limits_ms", {}))),
+        alerts=(
+            *alerts(client, report.get("limits_ms", {})),
+            *secrets_in_answers(run_dir / "mlperf", make_redactor(settings.servers, os.environ)),
+        ),
         environment=static["environment"],
         config=static["config"],
         config_hash=static["config_hash"],

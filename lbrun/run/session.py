@@ -23,6 +23,7 @@ from lbrun.config import RunSettings
 from lbrun.dispatch.dispatcher import Dispatcher
 from lbrun.errors import ConfigError, Interrupted
 from lbrun.loadgen.test import LoadGenPort, LoadGenTest
+from lbrun.redaction import Redactor
 from lbrun.results.events import EventLog
 from lbrun.results.outputs import OutputLog
 from lbrun.results.records import Recorder
@@ -46,10 +47,16 @@ class Session:
     """One test, from settings to outcome. `run` returns the outcome, a plain dict for the parent."""
 
     def __init__(
-        self, settings: RunSettings, urls: list[str], run_dir: Path, base_dir: Path, channel: Channel
+        self,
+        settings: RunSettings,
+        urls: list[str],
+        run_dir: Path,
+        base_dir: Path,
+        channel: Channel,
+        redactor: Redactor,
     ) -> None:
         self._settings, self._urls, self._run_dir, self._base_dir = settings, urls, run_dir, base_dir
-        self._channel = channel
+        self._channel, self._redactor = channel, redactor
         self._draining = asyncio.Event()
         self._broken = asyncio.Event()
         self._test_done = asyncio.Event()
@@ -76,7 +83,11 @@ class Session:
         self._phase("reading the data")
         prepared = build.prepare_samples(settings)
         test = LoadGenTest(build.loadgen_settings(settings, len(prepared.bodies)), self._run_dir / "mlperf")
-        self._warnings += [*test.notes, *build.notes(settings, prepared.request_format)]
+        self._warnings += [
+            *test.notes,
+            *build.notes(settings, prepared.request_format),
+            *build.secret_notes(self._redactor),
+        ]
         for warning in self._warnings:
             self._note(warning)
         self._n_samples = len(prepared.bodies)
@@ -87,8 +98,9 @@ class Session:
                 f"{settings.scenario.name} scenario, which only a stream tells; leave it at null"
             )
         start_ns = time.monotonic_ns()
-        events = EventLog(self._run_dir, start_ns)
-        parts = build.make_parts(settings, self._urls, prepared, self._worker_broken)
+        redact = self._redactor.redact
+        events = EventLog(self._run_dir, start_ns, redact=redact)
+        parts = build.make_parts(settings, self._urls, prepared, self._worker_broken, self._redactor)
         parts.pool.on_transition.append(lambda transition: self._on_transition(events, transition))
         self._phase(f"waiting for {len(self._urls)} server{'s' * (len(self._urls) != 1)}")
         try:
@@ -104,10 +116,10 @@ class Session:
             await parts.close(worker_started=False)
             events.close()
             raise
-        recorder = Recorder(self._run_dir, self._urls, start_ns)
+        recorder = Recorder(self._run_dir, self._urls, start_ns, redact=redact)
         outputs = None
         if settings.report.record_outputs:
-            outputs = OutputLog(self._run_dir, token_ids=settings.model.payload == "token_ids")
+            outputs = OutputLog(self._run_dir, token_ids=settings.model.payload == "token_ids", redact=redact)
         to_loadgen, watch = DelayHistogram(), ClientWatch()
         dispatcher = Dispatcher(
             pool=parts.pool,
@@ -293,15 +305,16 @@ def run_session(
     base_dir: Path,
     channel: Channel,
     report: Callable[[dict[str, Any]], None],
+    redactor: Redactor,
 ) -> bool:
-    """Run a session on a fresh event loop. report gets the outcome.
+    """Run a session on a fresh event loop. report gets the outcome. redactor: of the run's secrets.
 
     Returns whether LoadGen's thread is still in its call.
     """
     import uvloop
 
     async def body() -> bool:
-        session = Session(settings, urls, run_dir, base_dir, channel)
+        session = Session(settings, urls, run_dir, base_dir, channel, redactor)
         outcome = await session.run()
         report(outcome)
         return session.loadgen_running

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from lbrun.attempt import AttemptSink
 from lbrun.errors import RunFailed
@@ -48,10 +48,12 @@ class ProcessWorkers:
         *,
         on_broken: Callable[[str], None],
         cpus: Sequence[int] = (),
+        environ: Mapping[str, str] | None = None,
         silence_s: float = SILENCE_S,
     ) -> None:
         """n: processes. bodies: stay the caller's to close. cpus: processors to pin the processes to, in
-        turn; empty: not pinned. silence_s: see SILENCE_S.
+        turn; empty: not pinned. environ: the processes' environment; by default this one's. silence_s: see
+        SILENCE_S.
 
         Raises RunFailed where this machine cannot start so many.
         """
@@ -69,7 +71,7 @@ class ProcessWorkers:
         self._beats = Beats(n, len(setup.endpoints))
         self._launch_fd = store_launch(Launch(setup, n, tuple(cpus), os.getpid(), self._beats.fd, bodies.fds))
         self._inherited = (self._beats.fd, *bodies.fds)
-        self._lines = [Line(self, index) for index in range(n)]
+        self._lines = [Line(self, index, os.environ if environ is None else environ) for index in range(n)]
         self._up = list(self._lines)  # those with a process
         try:
             for line in self._lines:
