@@ -86,11 +86,13 @@ class Secret:
         ``Bearer xyz`` has xyz, a cookie its values, ``Basic`` what was encoded, and the password of that.
         """
         value = self.value.strip()
-        found = [value, *_PIECES.split(value)]
         scheme, _, rest = value.partition(" ")
+        if scheme.lower() in _COMMON and rest:
+            value = rest.strip()
+        found = [value, *_PIECES.split(value)]
         if scheme.lower() == "basic":
             try:
-                pair = base64.b64decode(rest.strip() + "==").decode("latin-1")
+                pair = base64.b64decode(value + "==").decode("latin-1")
             except (binascii.Error, ValueError):
                 pair = ""
             found += [pair, pair.partition(":")[2]]
