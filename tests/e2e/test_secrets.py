@@ -161,7 +161,8 @@ def test_no_secret_is_written_or_shown_in_any_encoding(
     lbrun: Lbrun, servers: list[Hostile], workers: int
 ) -> None:
     running = lbrun.start(
-        urls([server.url for server in servers]), "rules=trial", "scenario=offline", f"client.workers={workers}",
+        urls([server.url for server in servers]), "rules=trial", "scenario=offline",
+        f"client.workers={workers}",
         "servers.api_key_env=CANARY_KEY", "+servers.headers_env.X-Gateway=CANARY_HEADER",
         "servers.max_in_flight=2", "servers.health.window_min=10000", "servers.health.failures_in_a_row=1000",
         "report.record_outputs=true", "model.payload=text", "servers.health.probe_interval_s=0.05",
