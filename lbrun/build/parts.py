@@ -21,6 +21,7 @@ from lbrun.build.policies import health_policy, n_workers
 from lbrun.build.samples import Prepared
 from lbrun.config import RunSettings
 from lbrun.config.secrets import variables, without_secrets
+from lbrun.loop_watch import LoopFigures
 from lbrun.redaction import Redactor
 from lbrun.run.preflight import check_answers
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint, make_ssl_context
@@ -62,6 +63,15 @@ class Parts:
         """Look after the servers' health from now on."""
         self.monitor = Monitor(self.pool, self.prober, last_byte_ns=self.worker.last_byte_ns)
         return self.monitor.start()
+
+    def watch_worker_loops(self) -> None:
+        """Have `worker_loops` tell of the time from now on."""
+        if isinstance(self.worker, ProcessWorkers):
+            self.worker.watch_loops()
+
+    def worker_loops(self) -> list[LoopFigures]:
+        """How late and how busy the event loops of worker processes are, before `close`."""
+        return self.worker.loops() if isinstance(self.worker, ProcessWorkers) else []
 
     def worker_reports(self) -> list[dict[str, float]]:
         """What each worker process has cost (``cpu_s``, ``busy``), after `close`."""

@@ -111,7 +111,13 @@ def conclude(
         warnings=tuple(report.get("warnings", ())),
         client=client,
         alerts=(
-            *alerts(client, report.get("limits_ms", {})),
+            *alerts(
+                client,
+                report.get("limits_ms", {}),
+                measured.overall,
+                latencies_count=settings.scenario.loadgen == "Server",
+                cpus=static["environment"].get("cpus_usable"),
+            ),
             *secrets_in_answers(run_dir / "mlperf", make_redactor(settings.servers, os.environ)),
         ),
         environment=static["environment"],

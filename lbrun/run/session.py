@@ -120,7 +120,7 @@ class Session:
         outputs = None
         if settings.report.record_outputs:
             outputs = OutputLog(self._run_dir, token_ids=settings.model.payload == "token_ids", redact=redact)
-        to_loadgen, watch = DelayHistogram(), ClientWatch()
+        to_loadgen, first_to_loadgen, watch = DelayHistogram(), DelayHistogram(), ClientWatch()
         dispatcher = Dispatcher(
             pool=parts.pool,
             worker=parts.worker,
@@ -131,6 +131,7 @@ class Session:
             on_broken=lambda reason: self._broken.set(),
             outputs=outputs,
             delays=to_loadgen,
+            first_token_delays=first_to_loadgen,
         )
         self._dispatcher = dispatcher
         dispatcher.start()
@@ -144,12 +145,18 @@ class Session:
         progress = asyncio.ensure_future(self._report_progress(dispatcher, parts, total))
         began_ns = time.monotonic_ns()
         watch.start()
+        parts.watch_worker_loops()
         self._wall_clock = WallClockWatch()
         self._start_loadgen(test, dispatcher, loop)
         interrupted = await self._until_over(dispatcher)
         duration_s = (time.monotonic_ns() - began_ns) / 1e9
         progress.cancel()
-        client = {**watch.stop(), "last_byte_to_loadgen_ms": to_loadgen.summary_ms()}
+        loops = parts.worker_loops()
+        client = {
+            **watch.stop(loops),
+            "first_token_to_loadgen_ms": first_to_loadgen.summary_ms(),
+            "last_byte_to_loadgen_ms": to_loadgen.summary_ms(),
+        }
         dispatcher.stop()
         await parts.close()
         self._channel.send(progress_of(dispatcher, parts.pool, total), must=True)
@@ -163,8 +170,7 @@ class Session:
         if workers:
             client["cpu_s"] += sum(report["cpu_s"] for report in workers)
             client["cores_used"] = client["cpu_s"] / max(duration_s, 1e-9)
-            client["worker_busy"] = [report["busy"] for report in workers]
-        client["workers"] = len(workers)
+        client["workers"] = len(loops)
         died = parts.workers_died()
         if died:
             self._warnings.append(

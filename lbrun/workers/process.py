@@ -23,6 +23,7 @@ import msgspec
 from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind
 from lbrun.formats import make_format
 from lbrun.lifeline import die_with_parent
+from lbrun.loop_watch import LoopWatch
 from lbrun.redaction.streams import GuardedOutput
 from lbrun.transport import InlineWorker, make_ssl_context, raise_descriptor_limit
 from lbrun.workers import wire
@@ -64,6 +65,7 @@ class _Process(asyncio.Protocol):
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own class
         self._worker.start(self)
         self._began_s = (time.monotonic(), time.thread_time(), _cpu_s())
+        LoopWatch(self._beats.loop(self._index)).start()
         self._beat()
         gc.collect()
         gc.freeze()
