@@ -98,6 +98,20 @@ class Prober:
 
     async def check_health(self, server: int) -> ProbeResult:
         """Ask the health path: 200 is OK, 503 is LOADING, all else is an error."""
+        return self._told(await self._ask_health(server))
+
+    async def check_model(self, server: int) -> ProbeResult:
+        """Ask whether the served model is listed; see `judge_models`."""
+        return self._told(await self._ask_model(server))
+
+    def _told(self, result: ProbeResult) -> ProbeResult:
+        """The result without secrets: a server may quote what it was sent, and details are logged."""
+        redact, info = self._settings.redact, result.model
+        if info is not None:
+            info = info._replace(listed=tuple(map(redact, info.listed)), note=redact(info.note))
+        return result._replace(detail=redact(result.detail), model=info)
+
+    async def _ask_health(self, server: int) -> ProbeResult:
         path = self._settings.health_path or "/health"
         answer = await self._get(server, path)
         may_lack_path = self._settings.health_path is None and self._settings.backend == "openai"
@@ -115,8 +129,7 @@ class Prober:
             return ProbeResult(ProbeOutcome.LOADING, f"503 to {path}: loading or shutting down")
         return ProbeResult(ProbeOutcome.ERROR, f"{answer.status} to {path}")
 
-    async def check_model(self, server: int) -> ProbeResult:
-        """Ask whether the served model is listed; see `judge_models`."""
+    async def _ask_model(self, server: int) -> ProbeResult:
         answer = await self._get(server, "/v1/models")
         if isinstance(answer, ProbeResult):
             return answer
@@ -143,9 +156,7 @@ class Prober:
                 body += part
                 if len(body) > _MAX_BODY_BYTES:
                     break
-            # a server may quote what it was sent, and details of probes are logged
-            said = self._settings.redact(body.decode("latin-1")).encode("latin-1")
-            return _Response(response.status_code, said)
+            return _Response(response.status_code, bytes(body))
 
 
 class _OwnTime:

@@ -1,8 +1,8 @@
 """How long a 429 pauses a server. Pure: what was asked for and served in, seconds out.
 
-A server that refuses most of what it gets is full. It gets the pause that it asks for, up to a cap. A server that
-serves more than it refuses is not paused: a `Retry-After` of a day on 3 % of its answers must not cost the pool
-a server. The refused sample goes elsewhere in any case, and comes back here only after its own wait.
+A server that refuses most of what it gets is full. It gets the pause that it asks for, up to a cap. A server
+that serves more than it refuses is not paused: a `Retry-After` of a day on 3 % of its answers must not cost
+the pool a server. The refused sample goes elsewhere in any case.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Everything below sees plain values and small frozen settings of its own; nothing
 
 from lbrun.build.formats import left_out
 from lbrun.build.loadgen import loadgen_settings
-from lbrun.build.notes import notes
+from lbrun.build.notes import notes, secret_notes
 from lbrun.build.parts import Parts, make_parts
 from lbrun.build.policies import retry_policy
 from lbrun.build.samples import dataset_spec, prepare_samples
@@ -19,4 +19,5 @@ __all__ = [
     "notes",
     "prepare_samples",
     "retry_policy",
+    "secret_notes",
 ]

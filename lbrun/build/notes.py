@@ -6,6 +6,7 @@ from lbrun.build.formats import left_out, payload_kind
 from lbrun.build.samples import ids_are_unchecked
 from lbrun.config import RunSettings
 from lbrun.formats.api import RequestFormat
+from lbrun.redaction import Redactor
 
 
 def notes(settings: RunSettings, fmt: RequestFormat) -> list[str]:
@@ -41,3 +42,12 @@ def notes(settings: RunSettings, fmt: RequestFormat) -> list[str]:
             f"{settings.model.tokenizer.name} (model.tokenizer)"
         )
     return found
+
+
+def secret_notes(redactor: Redactor) -> list[str]:
+    """Which secrets cannot be searched for in what servers say."""
+    return [
+        f"the secret value of the header {name} is too short to be told from ordinary text: where a server "
+        "quotes it, it is masked only beside the header's name"
+        for name in redactor.too_short()
+    ]

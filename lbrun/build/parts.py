@@ -20,6 +20,9 @@ from lbrun.build.formats import format_name, format_options
 from lbrun.build.policies import health_policy, n_workers
 from lbrun.build.samples import Prepared
 from lbrun.config import RunSettings
+from lbrun.config.secrets import variables, without_secrets
+from lbrun.loop_watch import LoopFigures
+from lbrun.redaction import Redactor
 from lbrun.run.preflight import check_answers
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint, make_ssl_context
 from lbrun.workers import ProcessWorkers, SharedBodies, WorkerSetup
@@ -61,6 +64,15 @@ class Parts:
         self.monitor = Monitor(self.pool, self.prober, last_byte_ns=self.worker.last_byte_ns)
         return self.monitor.start()
 
+    def watch_worker_loops(self) -> None:
+        """Have `worker_loops` tell of the time from now on."""
+        if isinstance(self.worker, ProcessWorkers):
+            self.worker.watch_loops()
+
+    def worker_loops(self) -> list[LoopFigures]:
+        """How late and how busy the event loops of worker processes are, before `close`."""
+        return self.worker.loops() if isinstance(self.worker, ProcessWorkers) else []
+
     def worker_reports(self) -> list[dict[str, float]]:
         """What each worker process has cost (``cpu_s``, ``busy``), after `close`."""
         return self.worker.reports() if isinstance(self.worker, ProcessWorkers) else []
@@ -83,10 +95,11 @@ def make_parts(
     urls: Sequence[str],
     prepared: Prepared,
     on_broken: Callable[[str], None],
+    redactor: Redactor,
 ) -> Parts:
     """Pool, worker and prober. Raises ConfigError for what only shows here (a strategy, a header).
 
-    on_broken: called when the worker cannot go on, with the reason.
+    on_broken: called when the worker cannot go on, with the reason. redactor: of the run's secrets.
     """
     servers, strategy = settings.servers, settings.strategy
     api_key = os.environ[servers.api_key_env] if servers.api_key_env else None
@@ -94,7 +107,9 @@ def make_parts(
     ca_file = str(servers.ca_file) if servers.ca_file else None
     tls = make_ssl_context(ca_file) if any(url.startswith("https:") for url in urls) else None
     path = prepared.request_format.path
-    endpoints = [make_endpoint(url, path, headers=headers, api_key=api_key) for url in urls]
+    endpoints = [
+        make_endpoint(url, path, headers=headers, api_key=api_key, redactor=redactor) for url in urls
+    ]
     pool = Pool(
         PoolSettings(
             urls=urls,
@@ -140,6 +155,7 @@ def make_parts(
             prepared.bodies,
             on_broken=on_broken,
             cpus=client.cpus,
+            environ=without_secrets(os.environ, variables(servers)),
         )
     else:
         worker = inline(bodies=prepared.bodies)
@@ -153,7 +169,7 @@ def make_parts(
             headers=headers,
             api_key=api_key,
             ssl_context=tls,
-            redact=endpoints[0].redact,
+            redact=redactor.redact,
         ),
     )
     return Parts(

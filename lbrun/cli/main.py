@@ -102,7 +102,7 @@ def _plan(arguments: Arguments) -> Plan:
     problems, good = _check(arguments)
     try:
         planned = plan(good, multirun=arguments.multirun, config_dir=arguments.config_dir)
-        _validate(planned)
+        _validate(planned, good)
     except ConfigError as error:
         problems += error.problems
     except EXPLAINED as error:
@@ -132,14 +132,18 @@ def _run(arguments: Arguments) -> int:
     return sweep.status
 
 
-def _validate(planned: Plan) -> None:
-    """Raises ConfigError with the problems of all jobs; those that all of them have are told once."""
+def _validate(planned: Plan, overrides: Sequence[str]) -> None:
+    """Raises ConfigError with the problems of all jobs; those that all of them have are told once.
+
+    overrides: as given, with those of Hydra's own settings, which Hydra writes into the run's folder.
+    """
     from lbrun.config import load_settings
+    from lbrun.config.secrets import check_overrides_hold_no_secret
 
     found: dict[str, list[int]] = {}
     for number, job in enumerate(planned.jobs):
         try:
-            load_settings(job.config)
+            check_overrides_hold_no_secret(load_settings(job.config).servers, overrides)
         except ConfigError as error:
             for problem in error.problems:
                 found.setdefault(problem, []).append(number)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from lbrun.config.problems import Problem, near
 from lbrun.config.schema import RunSettings
+from lbrun.config.secrets import make_redactor, texts, variables
 from lbrun.config.strategy import BUILT_IN
 from lbrun.config.urls import LIST_FORM, canonical
 from lbrun.embedded.faults import parse_fault
@@ -124,6 +125,21 @@ def _secrets(s: RunSettings, environ: Mapping[str, str]) -> Iterator[Problem]:
         )
 
 
+def _pasted(s: RunSettings, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """The value of a secret that the configuration holds besides its variable's name: it would be written."""
+    redactor, named = make_redactor(s.servers, environ), variables(s.servers)
+    for key, text in texts(s.model_dump(mode="json", by_alias=True)):
+        header = redactor.holds(text)
+        if header is not None:
+            variable = named[header]
+            shown = variable if _TYPICAL_VARIABLE.fullmatch(variable) else "that variable"
+            yield Problem(
+                (key,),
+                f"the value of the environment variable {shown} is in it, which is secret, and the "
+                "configuration is written into the run's files; leave it out here",
+            )
+
+
 def _model(s: RunSettings, _: Mapping[str, str]) -> Iterator[Problem]:
     model = s.model
     wanted = model.request_format or model.formats.get(s.servers.backend)
@@ -221,4 +237,14 @@ def _client(s: RunSettings, _: Mapping[str, str]) -> Iterator[Problem]:
         yield Problem(("client.cpus",), f"there is no usable processor {too_many[0]}; write some of {usable}")
 
 
-CHECKS: tuple[Check, ...] = (_model, _pool, _embedded, _backoff, _secrets, _scenario, _strategy, _client)
+CHECKS: tuple[Check, ...] = (
+    _model,
+    _pool,
+    _embedded,
+    _backoff,
+    _secrets,
+    _pasted,
+    _scenario,
+    _strategy,
+    _client,
+)

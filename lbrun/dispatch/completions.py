@@ -46,8 +46,8 @@ class Completions:
     """
 
     __slots__ = (
-        "_delays", "_finished", "_first_tokens", "_oldest_ns", "_on_due", "_outputs", "_port", "_records",
-        "counts", "due", "errors", "given_up",
+        "_delays", "_finished", "_first_token_delays", "_first_tokens", "_oldest_ns", "_on_due", "_outputs",
+        "_port", "_records", "counts", "due", "errors", "given_up",
     )  # fmt: skip
 
     def __init__(
@@ -56,9 +56,11 @@ class Completions:
         records: RecordPort,
         outputs: OutputPort | None,
         delays: DelayPort | None,
+        first_token_delays: DelayPort | None,
         on_due: Callable[[], None],
     ) -> None:
         self._port, self._records, self._outputs, self._delays = port, records, outputs, delays
+        self._first_token_delays = first_token_delays
         self._on_due = on_due
         self._first_tokens: list[FirstToken] = []
         self._finished: list[Finished] = []
@@ -140,6 +142,8 @@ class Completions:
         done, self._finished = self._finished, []
         if first:
             self._port.first_tokens(first)
+            if self._first_token_delays is not None and self._oldest_ns:
+                self._first_token_delays.add(time.monotonic_ns() - self._oldest_ns, len(first))
         if done:
             refused = self._port.complete(done)
             if refused:

@@ -59,11 +59,12 @@ class Dispatcher:
         outputs: OutputPort | None = None,
         delays: DelayPort | None = None,
         ledger: LedgerPort | None = None,
+        first_token_delays: DelayPort | None = None,
     ) -> None:
         self.broken: str | None = None
         self._ledger = ledger
         self._pool, self._worker = pool, worker
-        self._out = Completions(port, records, outputs, delays, self._flush_soon)
+        self._out = Completions(port, records, outputs, delays, first_token_delays, self._flush_soon)
         self.counts: Counts = self._out.counts
         self._rules = RetryRules(policy, pool.n)
         self._policy = policy

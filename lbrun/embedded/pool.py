@@ -8,7 +8,7 @@ import site
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,14 +35,24 @@ class EmbeddedPool:
     None of them outlives this process, however that ends (see `lbrun.lifeline`), and the
     terminal's Ctrl-C does not reach them: they are in sessions of their own, `stop` ends them.
 
+    environ: of the servers' processes; by default this one's.
+
     bind: makes the socket of server `index`, bound to `port` (0: any free one) and not listening; for servers
     in a network of their own.
 
     Methods are meant for one thread at a time.
     """
 
-    def __init__(self, settings: EmbeddedSettings, log_dir: Path, *, bind: Bind = _on_loopback) -> None:
+    def __init__(
+        self,
+        settings: EmbeddedSettings,
+        log_dir: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        bind: Bind = _on_loopback,
+    ) -> None:
         self._settings, self._bind = settings, bind
+        self._environ = os.environ if environ is None else environ
         self._log_dir = log_dir
         self._held: list[socket.socket] = []
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -142,16 +152,16 @@ class EmbeddedPool:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     pass_fds=(bound.fileno(),),
-                    env=_environment(),
+                    env=_environment(self._environ),
                     start_new_session=True,
                 )
             )
             return self._launched.result()
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment, in which a child finds lbrun also where it runs from a checkout."""
-    environment = dict(os.environ)
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment, in which a child finds lbrun also where it runs from a checkout."""
+    environment = dict(environ)
     root = str(Path(lbrun.__file__).resolve().parents[1])
     if root not in site.getsitepackages():
         paths = [root, *filter(None, [environment.get("PYTHONPATH")])]

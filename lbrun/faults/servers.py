@@ -52,7 +52,11 @@ class Servers:
         journal = str(log_dir / "journal-{server}.jsonl")
         self._settings = EmbeddedSettings(**{**FAST, "journal": journal, **settings})
         self._within = within
-        self._pool = EmbeddedPool(self._settings, log_dir, **({} if bind is None else {"bind": bind}))
+        self._pool = (
+            EmbeddedPool(self._settings, log_dir)
+            if bind is None
+            else EmbeddedPool(self._settings, log_dir, bind=bind)
+        )
         self._slow = False
         self._faults: dict[int, tuple[str, ...]] = {}
         self.urls: Sequence[str] = self._pool.start()

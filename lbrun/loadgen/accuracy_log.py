@@ -5,11 +5,13 @@ An accuracy run without its log is worth nothing, and a log that lacks answers s
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from lbrun.redaction import Redactor
 from lbrun.results.wording import things
 
 
@@ -78,6 +80,20 @@ def check_accuracy_log(
             "begun again at another server, or encoded again from text"
         )
     return problems
+
+
+def secrets_in_answers(folder: Path, redactor: Redactor) -> list[str]:
+    """A line for each accuracy log with an answer that holds a secret. The log stays as LoadGen wrote it."""
+    found = []
+    for path in sorted(folder.glob("mlperf_log_accuracy*")):
+        with contextlib.suppress(OSError), path.open("rb") as lines:
+            header = next(filter(None, map(redactor.holds_in_hex, lines)), None)
+            if header is not None:
+                found.append(
+                    f"mlperf/{path.name} holds the secret value of the header {header}, since a server "
+                    "answered with it: do not pass that file on, and change the secret"
+                )
+    return found
 
 
 def _entries(path: Path) -> Iterator[_Entry]:

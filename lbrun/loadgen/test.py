@@ -162,7 +162,7 @@ class LoadGenTest:
         if self.settings.scenario != "Server" or self.settings.mode != "performance":
             return {}
         if s.use_token_latencies:
-            return {"TTFT": s.ttft_latency / 1e6}
+            return {"TTFT": s.ttft_latency / 1e6, "TPOT": s.tpot_latency / 1e6}
         return {"latency": s.server_target_latency_ns / 1e6}
 
     def expected_samples(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -19,14 +19,17 @@ class EventLog:
     Usable from any thread. When the disk is full, `error` says so, the events that follow are counted in
     `n_lost`, and the run goes on.
 
-    start_ns: the run's start on ``time.monotonic_ns()``.
+    start_ns: the run's start on ``time.monotonic_ns()``. redact: takes secrets out of reasons.
     """
 
-    def __init__(self, run_dir: Path, start_ns: int | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, start_ns: int | None = None, *, redact: Callable[[str], str] = str
+    ) -> None:
         self.error: str | None = None
         self.n_lost = 0
         self._start_ns = time.monotonic_ns() if start_ns is None else start_ns
         self._lock = Lock()
+        self._redact = redact
         self._closed = False
         try:
             self._file = (run_dir / FILE_NAME).open("ab", buffering=0)
@@ -50,7 +53,7 @@ class EventLog:
         if server is not None:
             line["server"] = server
         if reason is not None:
-            line["reason"] = reason
+            line["reason"] = self._redact(reason)
         line.update(more)
         with self._lock:
             if self.error is not None or self._closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,11 +15,12 @@ _BUFFER_BYTES = 64 << 10  # what a kill -9 of the test may lose
 class OutputLog:
     """Appends answers as they complete. When the disk is full, `error` says so and the run goes on.
 
-    token_ids: payloads are int32 token ids; else UTF-8 text.
+    token_ids: payloads are int32 token ids; else UTF-8 text. redact: takes secrets out of text.
     """
 
-    def __init__(self, run_dir: Path, *, token_ids: bool) -> None:
+    def __init__(self, run_dir: Path, *, token_ids: bool, redact: Callable[[str], str] = str) -> None:
         self.error: str | None = None
+        self._redact = redact
         self._token_ids = token_ids
         self._encode = msgspec.json.Encoder().encode
         try:
@@ -34,7 +36,7 @@ class OutputLog:
         if self._token_ids:
             line["token_ids"] = array.array("i", payload).tolist()
         else:
-            line["text"] = payload.decode("utf-8", "replace")
+            line["text"] = self._redact(payload.decode("utf-8", "replace"))
         try:
             self._file.write(self._encode(line) + b"\n")
         except OSError as error:

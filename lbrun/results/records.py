@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -38,6 +38,7 @@ class Recorder:
     run_dir: an existing folder. servers: the pool's URLs, in the order of the indices given to `add`.
     start_ns: the run's start on ``time.monotonic_ns()``; the file's times count from it.
     interval_s: how often rows go to the file. chunk_rows: at most so many rows in one batch.
+    redact: takes secrets out of the servers' words.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Recorder:
         *,
         interval_s: float = 1.0,
         chunk_rows: int = 65_536,
+        redact: Callable[[str], str] = str,
     ) -> None:
         self.error: str | None = None
         self.n_lost = 0
@@ -56,6 +58,7 @@ class Recorder:
         self._start_ns = start_ns
         self._interval_s = interval_s
         self._chunk_rows = chunk_rows
+        self._redact = redact
         # One thread appends and one takes from the left: a deque needs no lock for that.
         self._rows: deque[bytes] = deque()
         self._append = self._rows.append
@@ -149,7 +152,8 @@ class Recorder:
 
         What is no short word might be anything that the server knows, an API key too.
         """
-        if len(self._finish_reasons) >= _MAX_FINISH_REASONS or not _WORDS.fullmatch(finish_reason):
+        is_word = _WORDS.fullmatch(finish_reason) and self._redact(finish_reason) == finish_reason
+        if len(self._finish_reasons) >= _MAX_FINISH_REASONS or not is_word:
             finish_reason = "(other)"
         return self._finish_reasons.setdefault(finish_reason, len(self._finish_reasons))
 

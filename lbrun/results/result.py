@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,27 @@ class Outcome:
     command: str = ""
     started_at: str = ""
     duration_s: float = 0.0
+
+    def redacted(self, redact: Callable[[str], str]) -> Outcome:
+        """The same with `redact` applied to all words that may be a server's; the configuration has none."""
+
+        def each(texts: Iterable[str]) -> tuple[str, ...]:
+            return tuple(map(redact, texts))
+
+        loadgen = self.loadgen
+        if loadgen is not None:
+            loadgen = replace(
+                loadgen, invalid_reasons=each(loadgen.invalid_reasons), errors=each(loadgen.errors)
+            )
+        return replace(
+            self,
+            judgement=replace(self.judgement, reasons=each(self.judgement.reasons)),
+            servers=tuple(replace(server, last_error=redact(server.last_error)) for server in self.servers),
+            loadgen=loadgen,
+            failures=tuple(replace(group, message=redact(group.message)) for group in self.failures),
+            warnings=each(self.warnings),
+            alerts=each(self.alerts),
+        )
 
     def document(self) -> dict[str, Any]:
         """The outcome as ``result.json`` has it."""

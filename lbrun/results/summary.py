@@ -148,10 +148,11 @@ def _client_lines(client: Mapping[str, Any]) -> list[str]:
     """What the client itself added, so that nobody takes it for the servers."""
     if not client:
         return []
+    lags = [loop["lag_ms"] for loop in client.get("loops", ()) if loop["lag_ms"]]
     named = (
         ("issue to wire", client.get("issue_to_wire_ms")),
         ("last byte to LoadGen", client.get("last_byte_to_loadgen_ms")),
-        ("event loop late", client.get("loop_lag_ms")),
+        ("event loop late", max(lags, key=lambda lag: float(lag["p99"]), default=None)),
     )
     delays = [f"{name} {number(spread['p99'])}" for name, spread in named if spread]
     text = f"Client        {client.get('cores_used', 0.0):.2f} cores"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,10 @@ Message = dict[str, Any]
 
 
 class Channel:
-    """One end. What the peer does not read in time is dropped, save `must` messages."""
+    """One end. What the peer does not read in time is dropped, save `must` messages.
+
+    redact: takes secrets out of what is sent; progress, which comes often, is figures and states.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -29,6 +32,7 @@ class Channel:
         self._encoder = msgspec.json.Encoder()
         self._rest = b""  # of a message that went out in part
         self._unread: list[Message] = []
+        self.redact: Callable[[Message], Message] = dict
         self.closed = False
 
     def fileno(self) -> int:
@@ -42,6 +46,8 @@ class Channel:
         whose terminal is, reads on when it continues, and a run's outcome is worth waiting for. Any other
         message is dropped when the peer is behind.
         """
+        if message.get("type") != "progress":
+            message = self.redact(message)
         data = self._encoder.encode(message) + b"\n"
         try:
             if must:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lbrun.errors import LbrunError
+from lbrun.redaction.streams import GuardedOutput
 from lbrun.run.channel import Channel, Message
 
 
@@ -30,6 +31,7 @@ def main() -> None:
         os._exit(1)
     sys.path[:] = order["sys_path"]
     os.chdir(order["cwd"])
+    output = GuardedOutput()
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
@@ -41,19 +43,23 @@ def main() -> None:
     status = 0
     try:
         from lbrun.config import RunSettings
+        from lbrun.config.secrets import make_redactor
         from lbrun.run.ledger import Ledger
         from lbrun.run.session import run_session
         from lbrun.transport import raise_descriptor_limit
 
         raise_descriptor_limit()
         settings = RunSettings.model_validate_json(order["settings"], context={"base_dir": order["cwd"]})
+        redactor = make_redactor(settings.servers, os.environ)
+        output.use(redactor.redact)
+        channel.redact = redactor.redact_all
 
         def report(outcome: dict[str, Any]) -> None:
             channel.send({"type": "outcome", **outcome}, must=True)
 
         ledger = Ledger(int(sys.argv[2]))
         run_dir, base_dir = Path(order["run_dir"]), Path(order["cwd"])
-        run_session(settings, order["urls"], run_dir, base_dir, channel, ledger, report)
+        run_session(settings, order["urls"], run_dir, base_dir, channel, ledger, report, redactor)
     except LbrunError as error:
         channel.send(
             {"type": "error", "status": error.exit_status, "lines": str(error).splitlines()}, must=True
@@ -66,8 +72,7 @@ def main() -> None:
         )
         status = 1
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.finish()
     # LoadGen's thread may still wait for a test that was broken off, and nothing can end it
     os._exit(status)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 from lbrun.config import RunSettings
 from lbrun.config.official import relaxed_rules
+from lbrun.config.secrets import make_redactor
 from lbrun.errors import ConfigError, DatasetError, Interrupted, LbrunError, RunFailed
-from lbrun.loadgen.accuracy_log import check_accuracy_log
+from lbrun.loadgen.accuracy_log import check_accuracy_log, secrets_in_answers
 from lbrun.loadgen.logs import ACCURACY, LoadGenResult, read_logs, set_aside
 from lbrun.results.failures import group_failures
 from lbrun.results.metrics import AttemptCounts, RunMetrics, Traffic, first_send_ms, measure
@@ -114,7 +116,16 @@ def conclude(
         failures=group_failures(records),
         warnings=tuple(report.get("warnings", end.warnings)),
         client=client,
-        alerts=tuple(alerts(client, report.get("limits_ms", {}))),
+        alerts=(
+            *alerts(
+                client,
+                report.get("limits_ms", {}),
+                measured.overall,
+                latencies_count=settings.scenario.loadgen == "Server",
+                cpus=static["environment"].get("cpus_usable"),
+            ),
+            *secrets_in_answers(run_dir / "mlperf", make_redactor(settings.servers, os.environ)),
+        ),
         environment=static["environment"],
         config=static["config"],
         config_hash=static["config_hash"],

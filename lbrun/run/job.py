@@ -7,6 +7,7 @@ moment and says that the run was cut, so that even a kill -9 of everything leave
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbrun.config import RunSettings
 from lbrun.config.load import config_hash
+from lbrun.config.secrets import make_redactor
 from lbrun.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, LbrunError, RunFailed
 from lbrun.results.environment import environment
 from lbrun.results.result import ResultFile, has_records, read_result
@@ -92,6 +94,7 @@ class _Job:
         self, settings: RunSettings, run_dir: Path, command: str, overrides: tuple[str, ...]
     ) -> None:
         self._settings, self._run_dir = settings, run_dir
+        self._redactor = make_redactor(settings.servers, os.environ)
         self._config = settings.model_dump(mode="json", by_alias=True)
         self._static: dict[str, Any] = {
             "model": settings.model.name,
@@ -174,7 +177,8 @@ class _Job:
                 for counts in ("samples", "attempts")
                 if isinstance(document.get(counts), dict)
             }
-        document |= {"state": state, "errors": str(error).splitlines(), "exit_status": error.exit_status}
+        lines = self._redactor.redact_all(str(error).splitlines())
+        document |= {"state": state, "errors": lines, "exit_status": error.exit_status}
         with contextlib.suppress(OSError):
             replace_json(self._run_dir / "result.json", document)
 
@@ -185,7 +189,7 @@ class _Job:
         from lbrun.results.summary import FILE_NAME, WIDTH, render_summary
         from lbrun.terminal.output import columns, is_terminal, show
 
-        outcome = conclusion.outcome
+        outcome = conclusion.outcome.redacted(self._redactor.redact)
         trouble = []
         try:
             result.finish(outcome)

@@ -23,6 +23,7 @@ from lbrun.config import RunSettings
 from lbrun.dispatch.dispatcher import Dispatcher
 from lbrun.errors import ConfigError, Interrupted
 from lbrun.loadgen.test import LoadGenPort, LoadGenTest
+from lbrun.redaction import Redactor
 from lbrun.results.events import EventLog
 from lbrun.results.outputs import OutputLog
 from lbrun.results.records import Recorder
@@ -53,10 +54,11 @@ class Session:
         run_dir: Path,
         base_dir: Path,
         channel: Channel,
-        ledger: Ledger | None = None,
+        ledger: Ledger | None,
+        redactor: Redactor,
     ) -> None:
         self._settings, self._urls, self._run_dir, self._base_dir = settings, urls, run_dir, base_dir
-        self._channel, self._ledger = channel, ledger
+        self._channel, self._ledger, self._redactor = channel, ledger, redactor
         self._draining = asyncio.Event()
         self._broken = asyncio.Event()
         self._test_done = asyncio.Event()
@@ -83,7 +85,11 @@ class Session:
         self._phase("reading the data")
         prepared = build.prepare_samples(settings)
         test = LoadGenTest(build.loadgen_settings(settings, len(prepared.bodies)), self._run_dir / "mlperf")
-        self._warnings += [*test.notes, *build.notes(settings, prepared.request_format)]
+        self._warnings += [
+            *test.notes,
+            *build.notes(settings, prepared.request_format),
+            *build.secret_notes(self._redactor),
+        ]
         for warning in self._warnings:
             self._note(warning)
         self._n_samples = len(prepared.bodies)
@@ -94,8 +100,9 @@ class Session:
                 f"{settings.scenario.name} scenario, which only a stream tells; leave it at null"
             )
         start_ns = time.monotonic_ns()
-        events = EventLog(self._run_dir, start_ns)
-        parts = build.make_parts(settings, self._urls, prepared, self._worker_broken)
+        redact = self._redactor.redact
+        events = EventLog(self._run_dir, start_ns, redact=redact)
+        parts = build.make_parts(settings, self._urls, prepared, self._worker_broken, self._redactor)
         parts.pool.on_transition.append(lambda transition: self._on_transition(events, transition))
         self._phase(f"waiting for {len(self._urls)} server{'s' * (len(self._urls) != 1)}")
         try:
@@ -111,11 +118,11 @@ class Session:
             await parts.close(worker_started=False)
             events.close()
             raise
-        recorder = Recorder(self._run_dir, self._urls, start_ns)
+        recorder = Recorder(self._run_dir, self._urls, start_ns, redact=redact)
         outputs = None
         if settings.report.record_outputs:
-            outputs = OutputLog(self._run_dir, token_ids=settings.model.payload == "token_ids")
-        to_loadgen, watch = DelayHistogram(), ClientWatch()
+            outputs = OutputLog(self._run_dir, token_ids=settings.model.payload == "token_ids", redact=redact)
+        to_loadgen, first_to_loadgen, watch = DelayHistogram(), DelayHistogram(), ClientWatch()
         dispatcher = Dispatcher(
             pool=parts.pool,
             worker=parts.worker,
@@ -127,6 +134,7 @@ class Session:
             outputs=outputs,
             delays=to_loadgen,
             ledger=self._ledger,
+            first_token_delays=first_to_loadgen,
         )
         self._dispatcher = dispatcher
         dispatcher.start()
@@ -140,12 +148,18 @@ class Session:
         progress = asyncio.ensure_future(self._report_progress(dispatcher, parts, total))
         began_ns = time.monotonic_ns()
         watch.start()
+        parts.watch_worker_loops()
         self._wall_clock = WallClockWatch()
         self._start_loadgen(test, dispatcher, loop)
         interrupted = await self._until_over(dispatcher)
         duration_s = (time.monotonic_ns() - began_ns) / 1e9
         progress.cancel()
-        client = {**watch.stop(), "last_byte_to_loadgen_ms": to_loadgen.summary_ms()}
+        loops = parts.worker_loops()
+        client = {
+            **watch.stop(loops),
+            "first_token_to_loadgen_ms": first_to_loadgen.summary_ms(),
+            "last_byte_to_loadgen_ms": to_loadgen.summary_ms(),
+        }
         dispatcher.stop()
         await parts.close()
         self._channel.send(progress_of(dispatcher, parts.pool, total), must=True)
@@ -159,8 +173,7 @@ class Session:
         if workers:
             client["cpu_s"] += sum(report["cpu_s"] for report in workers)
             client["cores_used"] = client["cpu_s"] / max(duration_s, 1e-9)
-            client["worker_busy"] = [report["busy"] for report in workers]
-        client["workers"] = len(workers)
+        client["workers"] = len(loops)
         died = parts.workers_died()
         if died:
             self._warnings.append(
@@ -307,15 +320,16 @@ def run_session(
     channel: Channel,
     ledger: Ledger | None,
     report: Callable[[dict[str, Any]], None],
+    redactor: Redactor,
 ) -> bool:
-    """Run a session on a fresh event loop. report gets the outcome.
+    """Run a session on a fresh event loop. report gets the outcome. redactor: of the run's secrets.
 
     Returns whether LoadGen's thread is still in its call.
     """
     import uvloop
 
     async def body() -> bool:
-        session = Session(settings, urls, run_dir, base_dir, channel, ledger)
+        session = Session(settings, urls, run_dir, base_dir, channel, ledger, redactor)
         outcome = await session.run()
         report(outcome)
         return session.loadgen_running

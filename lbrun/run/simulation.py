@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lbrun.config import RunSettings
+from lbrun.config.secrets import variables, without_secrets
 from lbrun.embedded.faults import parse_fault
 from lbrun.embedded.pool import EmbeddedPool
 from lbrun.embedded.settings import EmbeddedSettings
@@ -33,4 +35,5 @@ def embedded_pool(settings: RunSettings, log_dir: Path) -> EmbeddedPool | None:
             faults=tuple(parse_fault(text) for text in settings.servers.faults),
         ),
         log_dir,
+        environ=without_secrets(os.environ, variables(settings.servers)),
     )

@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import lbrun
 from lbrun.errors import ConfigError
+from lbrun.redaction import Redactor, Secret
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a field name, RFC 9110 5.6.2
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 5.5, as Latin-1
@@ -18,9 +19,6 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _PATH = re.compile(r"(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?")  # RFC 3986 3.3
 _DEFAULT_PORT = {"http": 80, "https": 443}
-_MIN_SECRET_LENGTH = 6
-"""Shorter values are not searched for in messages: they would blank out ordinary words. Of longer ones, so
-much of the beginning is taken for the secret: messages are cut, and a cut may fall within it."""
 
 _FRAMING = frozenset(
     {
@@ -49,7 +47,7 @@ class Endpoint:
 
     url: the base URL, without credentials, trailing slash and ``/v1``; fit to be shown. host: a name or an IP
     address without brackets. head: request line and headers, up to and including ``Content-Length: ``; what
-    follows is the length, an empty line and the body. secrets: what must not appear in any message.
+    follows is the length, an empty line and the body. redactor: of what must not appear in any message.
     """
 
     url: str
@@ -57,17 +55,11 @@ class Endpoint:
     port: int
     tls: bool
     head: bytes = field(repr=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
+    redactor: Redactor = field(default_factory=Redactor, repr=False)
 
     def redact(self, text: str) -> str:
-        """The text without this server's secrets: servers like to quote a key that they refuse."""
-        for secret in self.secrets:
-            text = text.replace(secret, "***")
-        for secret in self.secrets:
-            if secret[:_MIN_SECRET_LENGTH] in text:
-                for length in range(len(secret) - 1, _MIN_SECRET_LENGTH - 1, -1):
-                    text = text.replace(secret[:length], "***")
-        return text
+        """The text without secrets: servers like to quote a key that they refuse."""
+        return self.redactor.redact(text)
 
 
 def make_endpoint(
@@ -76,13 +68,15 @@ def make_endpoint(
     *,
     headers: Mapping[str, str] | None = None,
     api_key: str | None = None,
+    redactor: Redactor | None = None,
     key: str = "servers.urls",
 ) -> Endpoint:
     """Prepare the requests to one server.
 
     url: ``http[s]://host[:port][/prefix]``; a trailing slash or ``/v1`` is folded away, since `path`, e.g.
     ``/v1/completions``, begins with it. headers: sent with each request besides the transport's own;
-    User-Agent and Accept may be replaced. api_key: sent as a bearer token. key: the configuration key that
+    User-Agent and Accept may be replaced. api_key: sent as a bearer token. redactor: one for all endpoints of
+    a run; by default it knows the key, and headers whose names sound secret. key: the configuration key that
     errors are reported under.
 
     Raises ConfigError, with all problems at once, for what is no such URL and for names and values that
@@ -107,14 +101,13 @@ def make_endpoint(
         "accept-encoding": "Accept-Encoding: identity",
         "content-type": "Content-Type: application/json",
     }
-    secrets = []
     if api_key is not None:
         lines["authorization"] = f"Authorization: Bearer {api_key}"
-        secrets.append(api_key)
     for name, value in extra.items():
         lines[name.lower()] = f"{name}: {value.strip()}"
-        if _SECRET_NAME.search(name):
-            secrets += [value.strip(), *value.split()]
+    if redactor is None:
+        secrets = [Secret(name, value) for name, value in extra.items() if _SECRET_NAME.search(name)]
+        redactor = Redactor([Secret("Authorization", api_key or ""), *secrets])
     head = "\r\n".join((f"POST {prefix}{path} HTTP/1.1", *lines.values(), "Content-Length: "))
     return Endpoint(
         url=f"{parts.scheme}://{authority}{prefix}",
@@ -122,7 +115,7 @@ def make_endpoint(
         port=port,
         tls=parts.scheme == "https",
         head=head.encode("latin-1"),
-        secrets=tuple(sorted({s for s in secrets if len(s) >= _MIN_SECRET_LENGTH}, key=len, reverse=True)),
+        redactor=redactor,
     )
 
 

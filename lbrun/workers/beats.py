@@ -1,7 +1,9 @@
-"""A small shared table by which workers show that they live, and when their servers last sent a byte.
+"""A small shared table by which workers show that they live, how late they are, and when their servers last
+sent a byte.
 
-A row a worker: its own last beat, then a time per server; ``time.monotonic_ns()``, which is one clock for all
-processes. Each worker writes only its row, ten times a second, and each value is one aligned 8-byte write.
+A row a worker: its own last beat, a time per server, and the figures of its event loop (`lbrun.loop_watch`).
+Times are ``time.monotonic_ns()``, which is one clock for all processes. Each worker writes only its row, ten
+to fifty times a second, and each value is one aligned 8-byte write.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable
+
+from lbrun import loop_watch
 
 BEAT_S = 0.1
 
@@ -18,7 +22,7 @@ class Beats:
 
     def __init__(self, n_workers: int, n_servers: int, fd: int | None = None) -> None:
         """fd: of a table with as many workers and servers, taken over; None for a new one."""
-        self._n_workers, self._row = n_workers, n_servers + 1
+        self._n_workers, self._row = n_workers, 1 + n_servers + loop_watch.N_CELLS
         size = n_workers * self._row * 8
         if fd is None:
             fd = os.memfd_create("lbrun-beats")
@@ -42,6 +46,11 @@ class Beats:
     def last_byte_ns(self, server: int) -> int:
         """When the server last sent a byte to any worker, 0 if never."""
         return max(self._cells[worker * self._row + 1 + server] for worker in range(self._n_workers))
+
+    def loop(self, worker: int) -> memoryview:
+        """The figures of a worker's event loop, for `lbrun.loop_watch`. To be released before `close`."""
+        end = (worker + 1) * self._row
+        return self._cells[end - loop_watch.N_CELLS : end]
 
     def close(self) -> None:
         """Unmap and close."""

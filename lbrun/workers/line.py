@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
 import msgspec
@@ -38,8 +38,9 @@ class Line(asyncio.Protocol):
     closes.
     """
 
-    def __init__(self, owner: LineOwner, index: int) -> None:
-        self._owner, self.index = owner, index
+    def __init__(self, owner: LineOwner, index: int, environ: Mapping[str, str]) -> None:
+        """environ: of the process."""
+        self._owner, self.index, self._environ = owner, index, environ
         self.open: dict[int, None] = {}
         self.attempts = bytearray()  # records of the next ATTEMPTS frame
         self.report: dict[str, float] = {}
@@ -71,7 +72,7 @@ class Line(asyncio.Protocol):
                     command,
                     stdin=subprocess.DEVNULL,
                     pass_fds=(number, launch_fd, *fds),
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
+                    env={**self._environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))},
                 )
             except BaseException:
                 ours.close()

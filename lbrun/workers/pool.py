@@ -6,10 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from lbrun.attempt import AttemptSink
 from lbrun.errors import RunFailed
+from lbrun.loop_watch import LoopFigures, figures, forget_maximum
 from lbrun.workers import wire
 from lbrun.workers.beats import Beats
 from lbrun.workers.bodies import SharedBodies
@@ -48,10 +49,12 @@ class ProcessWorkers:
         *,
         on_broken: Callable[[str], None],
         cpus: Sequence[int] = (),
+        environ: Mapping[str, str] | None = None,
         silence_s: float = SILENCE_S,
     ) -> None:
         """n: processes. bodies: stay the caller's to close. cpus: processors to pin the processes to, in
-        turn; empty: not pinned. silence_s: see SILENCE_S.
+        turn; empty: not pinned. environ: the processes' environment; by default this one's. silence_s: see
+        SILENCE_S.
 
         Raises RunFailed where this machine cannot start so many.
         """
@@ -69,7 +72,8 @@ class ProcessWorkers:
         self._beats = Beats(n, len(setup.endpoints))
         self._launch_fd = store_launch(Launch(setup, n, tuple(cpus), os.getpid(), self._beats.fd, bodies.fds))
         self._inherited = (self._beats.fd, *bodies.fds)
-        self._lines = [Line(self, index) for index in range(n)]
+        self._loops_before: list[list[int]] = []
+        self._lines = [Line(self, index, os.environ if environ is None else environ) for index in range(n)]
         self._up = list(self._lines)  # those with a process
         try:
             for line in self._lines:
@@ -154,6 +158,21 @@ class ProcessWorkers:
     def replaced(self) -> int:
         """How many processes have died and were started again."""
         return sum(line.restarts for line in self._lines)
+
+    def watch_loops(self) -> None:
+        """Have `loops` tell of the time from now on."""
+        self._loops_before = []
+        for line in self._lines:
+            cells = self._beats.loop(line.index)
+            self._loops_before.append(list(cells))
+            forget_maximum(cells)
+
+    def loops(self) -> list[LoopFigures]:
+        """How late and how busy the processes' event loops are, to a tenth of a second; before `close`."""
+        return [
+            figures(f"worker {i}", list(self._beats.loop(i)), before)
+            for i, before in enumerate(self._loops_before)
+        ]
 
     def reports(self) -> list[dict[str, float]]:
         """After `close`: ``cpu_s`` and ``busy`` (share of time) of each process that could still tell."""

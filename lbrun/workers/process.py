@@ -23,6 +23,8 @@ import msgspec
 from lbrun.attempt import AttemptFailure, AttemptResult, FailureKind
 from lbrun.formats import make_format
 from lbrun.lifeline import die_with_parent
+from lbrun.loop_watch import LoopWatch
+from lbrun.redaction.streams import GuardedOutput
 from lbrun.transport import InlineWorker, make_ssl_context, raise_descriptor_limit
 from lbrun.workers import wire
 from lbrun.workers.beats import BEAT_S, Beats
@@ -63,6 +65,7 @@ class _Process(asyncio.Protocol):
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's own class
         self._worker.start(self)
         self._began_s = (time.monotonic(), time.thread_time(), _cpu_s())
+        LoopWatch(self._beats.loop(self._index)).start()
         self._beat()
         gc.collect()
         gc.freeze()
@@ -209,8 +212,10 @@ def main() -> None:
 
     fd, launch_fd, index = map(int, sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what a Ctrl-C means
+    output = GuardedOutput()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     launch = load_launch(launch_fd)
+    output.use(launch.setup.endpoints[0].redact)
     # the end of the socket tells the same, but not to a process that is stopped
     die_with_parent(launch.parent_pid)
     raise_descriptor_limit()
@@ -221,6 +226,7 @@ def main() -> None:
     sock.setblocking(False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(sock, launch, index))
+    output.finish()
 
 
 if __name__ == "__main__":
