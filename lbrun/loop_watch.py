@@ -89,7 +89,7 @@ class LoopWatch:
 
     def stop(self) -> None:
         """End, and bring the cells up to date."""
-        self._note(time.monotonic_ns())
+        self._count(time.monotonic_ns())
         if self._timer is not None:
             self._timer.cancel()
         if self._timer_fd >= 0:
@@ -104,12 +104,19 @@ class LoopWatch:
         if self._timer_fd >= 0:
             with suppress(BlockingIOError):
                 os.read(self._timer_fd, 8)
-        # moments that the loop has slept through count as well, or a long delay would weigh as little as none
+        self._count(now_ns)
+        self._arm()
+
+    def _count(self, now_ns: int) -> None:
+        """Count the moments that are over, and bring the cells up to date."""
+        # those that the loop has slept through count as well, or a long delay would weigh as little as none
         while self._due_ns <= now_ns:
             self._lag.add(now_ns - self._due_ns)
             self._due_ns = self._after(self._due_ns)
-        self._note(now_ns)
-        self._arm()
+        cells, before, began = self.cells, self._before, self._began
+        cells[_WALL] = before[_WALL] + now_ns - began[0]
+        cells[_BUSY] = before[_BUSY] + time.thread_time_ns() - began[1]
+        cells[_WAITED] = before[_WAITED] + self._waited_ns() - began[2]
 
     def _after(self, at_ns: int) -> int:
         """The next moment to look. Random, since servers have a beat of their own."""
@@ -120,12 +127,6 @@ class LoopWatch:
             _settime(self._timer_fd, self._due_ns)
         else:
             self._timer = self._loop.call_later((self._due_ns - time.monotonic_ns()) / 1e9, self._due)
-
-    def _note(self, now_ns: int) -> None:
-        cells, before, began = self.cells, self._before, self._began
-        cells[_WALL] = before[_WALL] + now_ns - began[0]
-        cells[_BUSY] = before[_BUSY] + time.thread_time_ns() - began[1]
-        cells[_WAITED] = before[_WAITED] + self._waited_ns() - began[2]
 
     def _waited_ns(self) -> int:
         """How long the thread was ready to run and had no processor."""
