@@ -176,6 +176,11 @@ class ServerHealth:
         self._probing = True
         return DueProbe(self._server, self._ticket, with_model=self.state is not _SUSPECT)
 
+    def hurry_probe(self, now_s: float) -> None:
+        """Have the next probe made now, unless one is under way."""
+        if self.next_probe_s < inf:
+            self.next_probe_s = min(self.next_probe_s, now_s)
+
     def probe_result(
         self, ticket: int, outcome: ProbeOutcome, detail: str, now_s: float
     ) -> Transition | None:

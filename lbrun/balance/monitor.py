@@ -10,13 +10,17 @@ from typing import Protocol
 
 from lbrun.balance.pool import Pool
 from lbrun.balance.probe import ProbeResult
+from lbrun.balance.slots import ProbeSlots
 from lbrun.balance.stall import StallWatch
 from lbrun.balance.states import DueProbe, ProbeOutcome, Transition
 
 _log = logging.getLogger("lbrun.balance")
 
 _TICK_S = 0.1
-_PROBES_AT_ONCE = 64  # a large pool that starts up must not exhaust descriptors
+_REST_PER_SERVER_S = 10e-6
+"""A look at the pool takes about a tenth of this for each server, so that it costs a tenth of a core at most,
+however often it is asked for."""
+_SMALL_POOL = 64  # costs so little to look at that it need not rest
 
 
 class Probes(Protocol):
@@ -33,7 +37,8 @@ class Monitor:
     not in service.
 
     last_byte_ns: when a server last sent a byte of any answer (``time.monotonic_ns()``), 0 if never; None
-    switches the watch for stalls off. on_probe: told of each result.
+    switches the watch for stalls off. on_probe: told of each result, and when its probe was begun: when it had
+    its turn, not when it fell due.
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class Monitor:
         prober: Probes,
         *,
         last_byte_ns: Callable[[int], int] | None = None,
-        on_probe: Callable[[int, ProbeResult], None] | None = None,
+        on_probe: Callable[[int, ProbeResult, float], None] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool, self._prober = pool, prober
@@ -50,7 +55,8 @@ class Monitor:
         self._stalls = StallWatch(pool.n, pool.policy.stall_s, clock_s())
         self._wake = asyncio.Event()
         self._probes: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(_PROBES_AT_ONCE)
+        self._slots = ProbeSlots()
+        self._rest_s = _REST_PER_SERVER_S * pool.n if pool.n > _SMALL_POOL else 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> asyncio.Task[None]:
@@ -71,6 +77,8 @@ class Monitor:
         try:
             while True:
                 self._look(self._clock_s())
+                if self._rest_s:
+                    await asyncio.sleep(self._rest_s)
                 # a refused connection asks for a probe at once, not at the next look
                 wait_s = min(_TICK_S, pool.next_probe_s() - self._clock_s())
                 if wait_s > 0:
@@ -104,14 +112,16 @@ class Monitor:
             task.add_done_callback(self._probes.discard)
 
     async def _probe(self, due: DueProbe) -> None:
+        began_s = self._clock_s()
         try:
-            async with self._slots:
+            async with self._slots.hold(due.server):
+                began_s = self._clock_s()
                 result = await self._prober.probe(due.server, with_model=due.with_model)
         except Exception as error:
             # a fault of ours must not leave the server unprobed for ever, nor be blamed on it
             _log.exception("%s: the probe broke", self._pool.urls[due.server])
             result = ProbeResult(ProbeOutcome.LOCAL, f"the probe broke: {error}")
         if self._on_probe is not None:
-            self._on_probe(due.server, result)
+            self._on_probe(due.server, result, began_s)
         self._pool.probe_result(due, result.outcome, result.detail, self._clock_s())
         self._wake.set()

@@ -216,6 +216,10 @@ class Pool:
         due = (health.begin_probe(now_s) for health in self.health)
         return [probe for probe in due if probe is not None]
 
+    def hurry_probe(self, server: int, now_s: float) -> None:
+        """Have the server's next probe made now, unless one is under way."""
+        self.health[server].hurry_probe(now_s)
+
     def probe_result(
         self, probe: DueProbe, outcome: ProbeOutcome, detail: str, now_s: float
     ) -> Transition | None:
