@@ -18,8 +18,8 @@ _log = logging.getLogger("lbrun.balance")
 
 _TICK_S = 0.1
 _REST_PER_SERVER_S = 10e-6
-"""A look at the pool takes about a tenth of this for each server, so that it costs a tenth of a core at most,
-however often it is asked for."""
+"""Between two looks at a large pool. A look takes less than a tenth of that, so that looks cost less than a tenth
+of a core, however often something asks for one."""
 _SMALL_POOL = 64  # costs so little to look at that it need not rest
 
 

@@ -81,6 +81,7 @@ class Pool:
             weights=self._weights,
             unbounded=self._max_in_flight,
         )
+        self._steady: set[int] = set()  # ready, and not ramping
 
         strategy.bind(self)
         own = type(strategy).__module__.startswith("lbrun.balance.strategies.")
@@ -234,7 +235,11 @@ class Pool:
             self._apply(health.tick(now_s))
         changed = self._pauses.ended(now_s)
         if self._ramps:
-            changed += self._ramps.finish(now_s)
+            if self._steady:
+                self._ramps.measure(self._steady)  # once for all that are ramping
+            ramped = self._ramps.finish(now_s)
+            self._steady.update(server for server in ramped if self._is_steady(server))
+            changed += ramped
         joined = [self._update_limit(server, now_s) for server in changed]
         if any(joined):
             self._announce_room()
@@ -315,6 +320,10 @@ class Pool:
         elif new not in UP:
             self.last_error[server] = transition.reason
             self._ramps.end(server)
+        if self._is_steady(server):
+            self._steady.add(server)
+        else:
+            self._steady.discard(server)
         joined = self._update_limit(server, now_s)
         self._to_announce.append(transition)
         self._announce_transitions()
@@ -334,14 +343,13 @@ class Pool:
             return self._trial_limit[server]
         if state is not ServerState.READY:
             return 0
-        if server not in self._ramps:
+        if server not in self._ramps or not self._steady:
+            # without steady servers there is nothing to compare with, and holding back would help nobody
             return self._max_in_flight
-        steady = [
-            other
-            for other, health in enumerate(self.health)
-            if health.state is ServerState.READY and other not in self._ramps
-        ]
-        return self._ramps.bound(server, steady, now_s)
+        return self._ramps.bound(server, now_s)
+
+    def _is_steady(self, server: int) -> bool:
+        return self.health[server].state is ServerState.READY and server not in self._ramps
 
     def _announce_transitions(self) -> None:
         """Tell the listeners; what they cause is told after, not in between."""
