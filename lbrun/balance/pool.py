@@ -20,6 +20,7 @@ from lbrun.balance.ramp import Ramps
 from lbrun.balance.settings import UNLIMITED, PoolSettings
 from lbrun.balance.snapshot import PoolSnapshot, ServerSnapshot
 from lbrun.balance.states import (
+    CONNECTION_LOST,
     NOT_SAID_BY_THE_SERVER,
     UP,
     DueProbe,
@@ -43,8 +44,8 @@ class Pool:
 
     Listeners: `on_transition` are called for every change of state, one after another in the order of the
     changes. `on_room` are called whenever servers have become eligible by anything but a `release` (a
-    recovery, a ramp, the end of a pause), so that waiting samples can move. Both may call the pool, and must
-    not raise.
+    recovery, a ramp, the end of a pause), so that waiting samples can move. Both may call the pool. `on_loss`
+    are called when an attempt lost its connection, or got none, with server, kind and time. None may raise.
     """
 
     def __init__(self, settings: PoolSettings, strategy: Strategy, *, now_s: float) -> None:
@@ -63,6 +64,7 @@ class Pool:
         self.last_error = [""] * n
         self.on_transition: list[Callable[[Transition], None]] = []
         self.on_room: list[Callable[[], None]] = []
+        self.on_loss: list[Callable[[int, FailureKind, float], None]] = []
         self._to_announce: deque[Transition] = deque()
         self._announcing = False
 
@@ -161,6 +163,9 @@ class Pool:
         retry_after_s: the server's wish after a 429, granted up to the policy's cap.
         """
         self.failed[server] += 1
+        if kind in CONNECTION_LOST or kind is FailureKind.STALE_CONNECTION:
+            for listener in self.on_loss:
+                listener(server, kind, now_s)
         if kind not in NOT_SAID_BY_THE_SERVER:
             self.last_error[server] = message or kind.name.lower()
         if kind is FailureKind.HTTP_429:
@@ -200,6 +205,11 @@ class Pool:
     def doubted(self, server: int, reason: str, now_s: float) -> Transition | None:
         """Something that was counted already lets one ask whether the server is still there."""
         return self._apply(self.health[server].doubted(reason, now_s))
+
+    def differs(self, server: int, reason: str, now_s: float) -> Transition | None:
+        """The server tells another model than before; probes confirm it, or not."""
+        self.last_error[server] = reason
+        return self._apply(self.health[server].differs(reason, now_s))
 
     def exclude(self, server: int, reason: str, now_s: float, *, may_join: bool = False) -> Transition | None:
         """Take a server out of the run by name; for good unless it may join late."""

@@ -17,6 +17,7 @@ from lbrun.results.records import read_requests, recover
 from lbrun.results.result import LoadGenOutcome, Outcome, ServerOutcome, has_records
 from lbrun.results.verdict import SampleCounts, State, Verdict, judge
 from lbrun.run.delays import alerts
+from lbrun.run.model_doubts import ModelDoubts, model_doubts
 from lbrun.run.supervisor import ChildEnd
 
 _METRICS = (
@@ -59,6 +60,7 @@ def conclude(
     records = read_requests(run_dir)
     measured = measure(records, urls)
     samples = _samples(report, records, end.issued)
+    doubts = model_doubts(report.get("models", {}), records)
     logs = read_logs(run_dir / "mlperf")
     state = State.FINISHED
     if report.get("interrupted") or end.interrupts:
@@ -74,7 +76,7 @@ def conclude(
         loadgen_result=_word(logs),
         invalid_reasons=logs.reasons,
         loadgen_errors=() if samples.failed else logs.errors,
-        errors=[*errors, *report.get("given_up", ())],
+        errors=[*errors, *doubts.errors, *report.get("given_up", ())],
         recorded=records.num_rows,
     )
     if judgement.verdict is Verdict.FAILED:
@@ -103,12 +105,12 @@ def conclude(
         samples=samples,
         attempts=_attempts(report, measured.attempts),
         metrics=measured.overall if records.num_rows else None,
-        servers=_servers(report, urls, measured),
+        servers=_servers(report, urls, measured, doubts),
         loadgen=_loadgen(logs),
         failures=group_failures(records),
-        warnings=tuple(report.get("warnings", ())),
+        warnings=(*report.get("warnings", ()), *doubts.warnings),
         client=client,
-        alerts=tuple(alerts(client, report.get("limits_ms", {}))),
+        alerts=(*doubts.alerts, *alerts(client, report.get("limits_ms", {}))),
         environment=static["environment"],
         config=static["config"],
         config_hash=static["config_hash"],
@@ -164,7 +166,9 @@ def _attempts(report: dict[str, Any], measured: AttemptCounts) -> AttemptCounts:
     return AttemptCounts(counted["total"], counted["retried"], counted["restarted_streams"])
 
 
-def _servers(report: dict[str, Any], urls: list[str], measured: RunMetrics) -> tuple[ServerOutcome, ...]:
+def _servers(
+    report: dict[str, Any], urls: list[str], measured: RunMetrics, doubts: ModelDoubts
+) -> tuple[ServerOutcome, ...]:
     rows = {row["url"]: row for row in report.get("servers", ())}
     out = []
     for url, traffic in zip(urls, measured.servers, strict=True):
@@ -178,6 +182,8 @@ def _servers(report: dict[str, Any], urls: list[str], measured: RunMetrics) -> t
                 recoveries=row.get("recoveries", 0),
                 last_error=row.get("last_error", ""),
                 traffic=shown,
+                model=doubts.told.get(url, {}),
+                model_change=doubts.changed.get(url, ""),
             )
         )
     return tuple(out)
