@@ -160,8 +160,8 @@ class ServerHealth:
     def doubted(self, reason: str, now_s: float, *, asks_model: bool = True) -> Transition | None:
         """Let a probe tell whether the server is there, without counting anything against it.
 
-        Where one has told so within the last `stall_s`, that answer holds. asks_model: the probe also asks for the
-        model, since the process may be another one.
+        Where one has told so within the last `stall_s`, that answer holds. asks_model: the probe also asks
+        for the model, since the process may be another one.
         """
         if self.state not in (_READY, _TRIAL) or now_s < self._quiet_until_s:
             return None
@@ -182,7 +182,10 @@ class ServerHealth:
         self._probing = True
         is_suspect = self.state is _SUSPECT
         return DueProbe(
-            self._server, self._ticket, with_model=self._asks_model or not is_suspect, must_tell=not is_suspect
+            self._server,
+            self._ticket,
+            with_model=self._asks_model or not is_suspect,
+            must_tell=not is_suspect,
         )
 
     def hurry_probe(self, now_s: float) -> None:
@@ -317,9 +320,7 @@ class ServerHealth:
         self._blame_from_s = now_s
         return self._enter(_STARTING, now_s, reason, next_probe_s=now_s + _FIRST_GAP_S)
 
-    def _suspect(
-        self, reason: str, now_s: float, *, of_failure: bool, asks_model: bool = True
-    ) -> Transition:
+    def _suspect(self, reason: str, now_s: float, *, of_failure: bool, asks_model: bool = True) -> Transition:
         self._resume = self.state
         self._suspected_of_failure, self._asks_model = of_failure, asks_model
         return self._enter(_SUSPECT, now_s, reason, next_probe_s=now_s)

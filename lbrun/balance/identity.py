@@ -11,18 +11,14 @@ _NAMED_AT_MOST = 5
 
 
 def difference(before: ModelInfo, now: ModelInfo) -> str:
-    """What the server told before and tells otherwise now, in words; "" if nothing.
+    """What the server reports otherwise than before, in words; "" if nothing.
 
     Only what could be read both times is compared.
     """
-    changed = [
-        name for name, value in before.facts.items() if name in now.facts and now.facts[name] != value
-    ]
+    changed = [name for name, value in before.facts.items() if name in now.facts and now.facts[name] != value]
     if not changed:
         return ""
-    return (
-        f"tells {_in_words(now.facts, changed)}, where it told {_in_words(before.facts, changed)} at the start"
-    )
+    return f"reports {_in_words(now.facts, changed)} (at the start: {_in_words(before.facts, changed)})"
 
 
 def merged(before: ModelInfo | None, now: ModelInfo) -> ModelInfo:
@@ -33,7 +29,7 @@ def merged(before: ModelInfo | None, now: ModelInfo) -> ModelInfo:
 
 
 def disagreements(infos: Mapping[int, ModelInfo], urls: Sequence[str]) -> list[str]:
-    """Where servers of one pool tell different things, in words: the value of most of them, and who differs."""
+    """Where servers of one pool report different things: the value of most of them, and who differs."""
     found = []
     for name in dict.fromkeys(name for info in infos.values() for name in info.facts):
         told = {server: info.facts[name] for server, info in infos.items() if name in info.facts}
@@ -50,6 +46,15 @@ def disagreements(infos: Mapping[int, ModelInfo], urls: Sequence[str]) -> list[s
             + ", ".join(others)
         )
     return found
+
+
+def notes(infos: Mapping[int, ModelInfo], urls: Sequence[str]) -> list[str]:
+    """What could not be checked of the servers' models, in words, with who it is true of."""
+    told: dict[str, list[str]] = {}
+    for server, info in infos.items():
+        if info.note:
+            told.setdefault(info.note, []).append(urls[server])
+    return [f"{_named(where)}: {note}" for note, where in told.items()]
 
 
 def _in_words(facts: Mapping[str, Fact], names: Sequence[str]) -> str:

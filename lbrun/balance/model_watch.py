@@ -1,8 +1,9 @@
 """Notices a server that serves another model, or another release, than at the start of the run.
 
-A process that died may come back with another model under the same name, and SGLang answers to any name. So what a
-server tells is compared whenever it is asked: before it is taken back, soon after a connection to it was lost, now
-and then while it serves, and at the end of the run. Pure: the clock is passed in; the monitor does the asking.
+A process that died may come back with another model under the same name, and SGLang answers to any name. So
+what a server tells is compared whenever it is asked: before it is taken back, soon after a connection to it
+was lost, now and then while it serves, and at the end of the run. Pure: the clock is passed in; the monitor
+does the asking.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _JITTER = 0.2
 class ModelChange:
     """A server was found to serve something else.
 
-    what: in words. since_s: from then on its answers may be the other model's. found_s: when it was confirmed.
+    what: in words. since_s: from then on its answers may be the other model's. found_s: when it was
+    confirmed.
     """
 
     server: int
@@ -53,12 +55,12 @@ class _Doubt:
 class ModelWatch:
     """What each server told at the start, and when it is to be asked again.
 
-    first: by server; those that join late are known by what they tell then. changes: in the order in which they were
-    found. on_change: called for each.
+    first: by server; those that join late are known by what they tell then. changes: in the order in which
+    they were found. on_change: called for each.
 
-    Since when a server's answers are in doubt: since the last look that found the same as at the start. But a server
-    that was seen not to listen any more has ended as a process, so that what it answered before it lost its first
-    connection was the old one's.
+    Since when a server's answers are in doubt: since the last look that found the same as at the start. But
+    where nobody listened for a while, a process has ended: what was answered before the first lost connection
+    was the old one's. The same holds where the server itself refused the model.
     """
 
     def __init__(
@@ -85,10 +87,13 @@ class ModelWatch:
 
     # ---- when to look
 
-    def lost_connection(self, server: int, now_s: float, *, refused: bool = False) -> None:
-        """A connection to the server was lost, or refused: look soon."""
+    def lost_connection(self, server: int, now_s: float, *, is_gone: bool = False) -> None:
+        """A connection to the server was lost: look soon.
+
+        is_gone: nobody listens, or not for this model (404).
+        """
         self._lost_s[server] = min(self._lost_s[server], now_s)
-        if refused:
+        if is_gone:
             self._gone_s[server] = min(self._gone_s[server], now_s)
         soon_s = max(now_s + _AFTER_LOSS_S, self._looked_s[server] + _BETWEEN_LOOKS_S)
         if soon_s < self._next_s[server]:
@@ -119,8 +124,8 @@ class ModelWatch:
     def judge(self, server: int, result: ProbeResult, began_s: float, now_s: float) -> ProbeResult:
         """The result, in the light of what the server told before.
 
-        began_s: when the probe began. Only an answer counts: that a list cannot be read now says nothing of the
-        model, but is no reason to take a server back that could be asked before.
+        began_s: when the probe began. Only an answer counts: that a list cannot be read now says nothing of
+        the model, but is no reason to take a server back that could be asked before.
         """
         if result.outcome is ProbeOutcome.REFUSED and result.detail == NOBODY_LISTENS:
             self._gone_s[server] = min(self._gone_s[server], now_s)
@@ -133,7 +138,7 @@ class ModelWatch:
                 self._found_the_same(server, info, began_s, now_s)
             return result
         if is_ok and before.facts and not info.facts:
-            told = f"{result.detail}, where it told model {before.facts.get('model')!r} at the start"
+            told = f"{result.detail} (at the start: model {before.facts.get('model')!r})"
             return result._replace(outcome=ProbeOutcome.ERROR, detail=told)
         what = difference(before, info)
         if is_ok and not what:
@@ -146,8 +151,8 @@ class ModelWatch:
         return result._replace(outcome=ProbeOutcome.WRONG_MODEL, detail=what)
 
     def unverified(self, unread: Collection[int]) -> list[tuple[int, float]]:
-        """Servers of which nothing was read after they lost a connection, or at the end (`unread`), and since when
-        their answers are without proof of the model.
+        """Servers of which nothing was read after they lost a connection, or at the end (`unread`), and since
+        when their answers are without proof of the model.
         """
         found = []
         for server, info in self.known.items():

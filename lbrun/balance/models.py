@@ -9,7 +9,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lbrun.balance.states import ProbeOutcome
 
-
 Fact: TypeAlias = str | int | None
 """One thing that a server tells of itself; None: it answers, and does not tell this."""
 
@@ -20,10 +19,10 @@ class ModelInfo(NamedTuple):
     """What a server says about its models.
 
     listed: the ids it lists. max_model_len: context length in tokens of the served model, None where it does
-    not tell. vocab_size: likewise. note: what could not be checked, "" if all was.
-    facts: by which another model, or another release, is told apart: ``model`` (the id of the entry that serves),
-    ``root``, ``owned_by``, ``max_model_len``, ``vocab_size``, and what else its backend tells. One that could
-    not be read is not among them; none are where there is no list.
+    not tell. vocab_size: likewise. note: what could not be checked, "" if all was. facts: by which another
+    model, or another release, is told apart: ``model`` (the id of the entry that serves), ``root``,
+    ``owned_by``, ``max_model_len``, ``vocab_size``, and what else its backend tells. One that could not be
+    read is not among them; none are where there is no list.
     """
 
     listed: tuple[str, ...] = ()

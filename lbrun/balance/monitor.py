@@ -20,8 +20,8 @@ _log = logging.getLogger("lbrun.balance")
 
 _TICK_S = 0.1
 _REST_PER_SERVER_S = 10e-6
-"""Between two looks at a large pool. A look takes less than a tenth of that, so that looks cost less than a tenth
-of a core, however often something asks for one."""
+"""Between two looks at a large pool. A look takes less than a tenth of that, so that looks cost less than a
+tenth of a core, however often something asks for one."""
 _LAST_TRIES = 3
 _IN_SERVICE = frozenset({ServerState.READY, ServerState.TRIAL})
 _SMALL_POOL = 64  # costs so little to look at that it need not rest
@@ -40,12 +40,12 @@ class Probes(Protocol):
 class Monitor:
     """Probes servers when their health asks for it, notices stalls, and ticks the pool.
 
-    Its work does not depend on the load: ten looks at the pool a second, probes of servers that are not in service,
-    and a question now and then what those in service serve.
+    Its work does not depend on the load: ten looks at the pool a second, probes of servers that are not in
+    service, and a question now and then what those in service serve.
 
-    models: what they told at the start; None: they are not asked again. last_byte_ns: when a server last sent a byte of any answer (``time.monotonic_ns()``), 0 if never; None
-    switches the watch for stalls off. on_probe: told of each result, and when its probe was begun: when it had
-    its turn, not when it fell due.
+    models: what they told at the start; None: they are not asked again. last_byte_ns: when a server last sent
+    a byte of any answer (``time.monotonic_ns()``), 0 if never; None switches the watch for stalls off.
+    on_probe: told of each result, and when its probe was begun: when it had its turn, not when it fell due.
     """
 
     def __init__(
@@ -111,7 +111,8 @@ class Monitor:
 
     def _connection_lost(self, server: int, kind: FailureKind, now_s: float) -> None:
         if self._models is not None:
-            self._models.lost_connection(server, now_s, refused=kind is FailureKind.REFUSED)
+            is_gone = kind in (FailureKind.REFUSED, FailureKind.HTTP_4XX)
+            self._models.lost_connection(server, now_s, is_gone=is_gone)
 
     def _look(self, now_s: float) -> None:
         pool = self._pool

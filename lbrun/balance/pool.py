@@ -32,6 +32,9 @@ from lbrun.balance.strategy import Strategy
 from lbrun.balance.tally import Tally
 from lbrun.errors import RunFailed
 
+_MAY_BE_ANOTHER = CONNECTION_LOST | {FailureKind.STALE_CONNECTION}
+_NOT_SERVED = frozenset({404, 410})
+
 
 class Pool:
     """Picks servers through a strategy, counts what is in flight, and keeps each server's health.
@@ -45,7 +48,8 @@ class Pool:
     Listeners: `on_transition` are called for every change of state, one after another in the order of the
     changes. `on_room` are called whenever servers have become eligible by anything but a `release` (a
     recovery, a ramp, the end of a pause), so that waiting samples can move. Both may call the pool. `on_loss`
-    are called when an attempt lost its connection, or got none, with server, kind and time. None may raise.
+    are called with server, kind and time when the server's process may be another one: an attempt lost its
+    connection, or got none, or was told that the model is not there. None may raise.
     """
 
     def __init__(self, settings: PoolSettings, strategy: Strategy, *, now_s: float) -> None:
@@ -155,15 +159,17 @@ class Pool:
         *,
         started_s: float,
         message: str = "",
+        status: int = 0,
         retry_after_s: float | None = None,
     ) -> Transition | None:
         """An attempt there failed; returns the server's change of state, if it makes one.
 
         started_s: when the attempt was acquired; those from before an ejection blame nobody afterwards.
-        retry_after_s: the server's wish after a 429, granted up to the policy's cap.
+        status: of the answer, 0 without one. retry_after_s: the server's wish after a 429, granted up to the
+        policy's cap.
         """
         self.failed[server] += 1
-        if kind in CONNECTION_LOST or kind is FailureKind.STALE_CONNECTION:
+        if kind in _MAY_BE_ANOTHER or status in _NOT_SERVED:
             for listener in self.on_loss:
                 listener(server, kind, now_s)
         if kind not in NOT_SAID_BY_THE_SERVER:

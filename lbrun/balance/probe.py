@@ -1,4 +1,4 @@
-"""Health probes: ``GET /health``, ``GET /v1/models`` and what else a server tells of its model and version."""
+"""Health probes: ``GET /health``, ``GET /v1/models``, and what else a server tells of its model."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ class ProbeSettings:
 
 
 class ProbeResult(NamedTuple):
-    """What a probe found. detail: the same in words. model: what the server said of its model, if it was asked.
+    """What a probe found. detail: the same in words. model: what the server said of its model, if it was
+    asked.
 
     healthy: the health path answered well, whatever came of the model list.
     """
@@ -96,7 +97,7 @@ class Prober:
         tls = settings.ssl_context
         if tls is None and any(endpoint.tls for endpoint in endpoints):
             tls = make_ssl_context()
-        # the limit is `_OwnTime`'s; a probe that is cut off leaves another of the name's addresses for the next
+        # the limit is `_OwnTime`'s; the next probe after one that was cut off tries another of the addresses
         connect_s = settings.timeout_s * _MOST_S
         self._fetchers = [Fetcher(endpoint, tls, connect_s) for endpoint in endpoints]
         self._pages = _PAGES.get(settings.backend, ())
@@ -127,7 +128,7 @@ class Prober:
         return await self.probe(server)
 
     async def check_model(self, server: int) -> ProbeResult:
-        """Ask a server that is in service what it serves; see `judge_models`. Costs the server next to nothing."""
+        """Ask a server that is in service what it serves, at next to no cost to it; see `judge_models`."""
         async with self._fetchers[server].session() as session:
             return self._told(await self._ask_model(session, costly=False))
 
@@ -138,9 +139,7 @@ class Prober:
             facts = {
                 name: redact(value) if isinstance(value, str) else value for name, value in info.facts.items()
             }
-            info = info._replace(
-                listed=tuple(map(redact, info.listed)), note=redact(info.note), facts=facts
-            )
+            info = info._replace(listed=tuple(map(redact, info.listed)), note=redact(info.note), facts=facts)
         return result._replace(detail=redact(result.detail), model=info)
 
     async def _ask_health(self, session: FetchSession) -> ProbeResult:
@@ -180,7 +179,7 @@ class Prober:
         return ProbeResult(verdict.outcome, verdict.detail, info)
 
     async def _read_page(self, session: FetchSession, page: _Page, timeout_s: float) -> dict[str, Fact]:
-        """The page's fields; None for those that the server does not tell, none at all if it cannot be read."""
+        """The page's fields; None for those that the server does not tell, none if it cannot be read."""
         answer = await self._get(session, page.path, timeout_s)
         if page.older_path and isinstance(answer, Fetched) and answer.status in _NO_SUCH_PATH:
             answer = await self._get(session, page.older_path, timeout_s)

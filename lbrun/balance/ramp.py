@@ -49,7 +49,7 @@ class Ramps:
         return ramping
 
     def measure(self, steady: Collection[int]) -> None:
-        """Measure what the steady servers carry, for `bound`. steady: the servers in full service, at least one."""
+        """Measure what the servers in full service carry, at least one, for `bound`."""
         carried = sum(self._in_flight[server] for server in steady)
         self._per_weight = carried / sum(self._weights[server] for server in steady)
 

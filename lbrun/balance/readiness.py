@@ -23,7 +23,7 @@ PATIENCE_S = 3.0
 
 
 _LAST_CALL_S = 30.0
-"""So long the last call waits without any server being decided: this machine may be unable to probe at all."""
+"""The last call ends when no server was decided for so long: this machine may be unable to probe at all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,15 @@ HANGS_S = 0.25
 """A probe that is out for longer waits for its server, and costs nothing meanwhile."""
 
 _MOST_HANGING = 128
-"""A large pool whose servers all hang must not exhaust descriptors: so many besides those at once, and so many
-again of servers that are known to hang."""
+"""A large pool whose servers all hang must not exhaust descriptors: so many besides those at once, and so
+many again of servers that are known to hang."""
 
 
 class ProbeSlots:
     """Lets servers that answer, or refuse, pass those that hang.
 
-    A probe that hangs gives its slot to the next one. The server's next probe waits in a line of its own, so that
-    hundreds of unreachable servers cannot hold up the probes of healthy ones.
+    A probe that hangs gives its slot to the next one. The server's next probe waits in a line of its own, so
+    that hundreds of unreachable servers cannot hold up the probes of healthy ones.
     """
 
     def __init__(self) -> None:

@@ -28,10 +28,11 @@ class ModelDoubts:
 def model_doubts(models: Mapping[str, Any], records: Any) -> ModelDoubts:
     """Weigh what the test found (`lbrun.run.outcome.models_of`) against the records of its samples.
 
-    LoadGen has logged every answer when it came. So a run in which another model may have answered is worthless,
-    however few its answers are; a change that was found before any sample went there only takes the server out.
+    LoadGen has logged every answer when it came. So a run in which another model may have answered is
+    worthless, however few its answers are; a change that was found before any sample went there only takes
+    the server out.
     """
-    errors, alerts, warnings = [], [], list(models.get("differ", ()))
+    errors, alerts, warnings = [], list(models.get("differ", ())), list(models.get("notes", ()))
     for change in models.get("changes", ()):
         url, what, since_ns = change["server"], change["what"], change["since_ns"]
         n = _answered(records, url, since_ns, change["found_ns"])
@@ -48,8 +49,8 @@ def model_doubts(models: Mapping[str, Any], records: Any) -> ModelDoubts:
         n = _answered(records, doubt["server"], doubt["since_ns"])
         if n:
             warnings.append(
-                f"{doubt['server']} did not tell its model after it had answered {things(n, 'sample')}: that these "
-                "are of the model that it served at the start is not verified"
+                f"{doubt['server']} did not report its model again after it had answered "
+                f"{things(n, 'sample')}: that these are of the model that it served at the start is not verified"
             )
     for once in models.get("differed_once", ()):
         warnings.append(

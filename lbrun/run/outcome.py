@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lbrun.balance import Pool
-from lbrun.balance.identity import disagreements
+from lbrun.balance.identity import disagreements, notes
 from lbrun.balance.model_watch import ModelWatch
 from lbrun.dispatch.completions import Counts
 from lbrun.dispatch.dispatcher import Dispatcher
@@ -79,6 +79,7 @@ def models_of(
     return {
         "told": {urls[server]: dict(info.facts) for server, info in models.known.items() if info.facts},
         "differ": disagreements(models.known, urls),
+        "notes": notes(models.known, urls),
         "changes": [
             {
                 "server": urls[change.server],

@@ -1,8 +1,8 @@
 """GET requests of the control plane: health, model lists, versions.
 
-They use the data plane's name resolution, TLS and HTTP reader, on connections of their own, so that a probe meets
-what an attempt would meet. A request costs a tenth of what the common clients take: a pool may have a thousand
-servers, of which hundreds are probed every second.
+They use the data plane's name resolution, TLS and HTTP reader, on connections of their own, so that a probe
+meets what an attempt would meet. A request costs a tenth of what the common clients take: a pool may have a
+thousand servers, of which hundreds are probed every second.
 """
 
 from __future__ import annotations
