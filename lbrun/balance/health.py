@@ -37,6 +37,7 @@ class ServerHealth:
     """
 
     __slots__ = (
+        "_asks_model",
         "_backoff",
         "_blame_from_s",
         "_deadline_s",
@@ -71,7 +72,7 @@ class ServerHealth:
         self._ready_since_s = now_s
         self._quiet_until_s = -inf  # no suspicion before, but of a failure
         self._resume = _READY  # where a cleared suspect goes back to
-        self._suspected_of_failure = False
+        self._suspected_of_failure = self._asks_model = False
         self._earliest_trial_s = inf
         self._may_join = policy.late_join
         self._served = False  # has been ready before
@@ -154,16 +155,21 @@ class ServerHealth:
 
     def stalled(self, now_s: float) -> Transition | None:
         """Attempts are in flight and no byte has come for `stall_s`; that may also be a long queue."""
-        return self.doubted(f"no byte for {self._policy.stall_s:g} s", now_s)
+        return self.doubted(f"no byte for {self._policy.stall_s:g} s", now_s, asks_model=False)
 
-    def doubted(self, reason: str, now_s: float) -> Transition | None:
+    def doubted(self, reason: str, now_s: float, *, asks_model: bool = True) -> Transition | None:
         """Let a probe tell whether the server is there, without counting anything against it.
 
-        Where one has told so within the last `stall_s`, that answer holds.
+        Where one has told so within the last `stall_s`, that answer holds. asks_model: the probe also asks
+        for the model, since the process may be another one.
         """
         if self.state not in (_READY, _TRIAL) or now_s < self._quiet_until_s:
             return None
-        return self._suspect(reason, now_s, of_failure=False)
+        return self._suspect(reason, now_s, of_failure=False, asks_model=asks_model)
+
+    def differs(self, reason: str, now_s: float) -> Transition | None:
+        """The server tells another model than before: no new work until probes have confirmed it, or not."""
+        return self._suspect(reason, now_s, of_failure=False) if self.state in (_READY, _TRIAL) else None
 
     def answered_lately(self, now_s: float) -> int:
         """Full answers within the window."""
@@ -178,7 +184,18 @@ class ServerHealth:
         self.next_probe_s = inf
         self._ticket += 1
         self._probing = True
-        return DueProbe(self._server, self._ticket, with_model=self.state is not _SUSPECT)
+        is_suspect = self.state is _SUSPECT
+        return DueProbe(
+            self._server,
+            self._ticket,
+            with_model=self._asks_model or not is_suspect,
+            must_tell=not is_suspect,
+        )
+
+    def hurry_probe(self, now_s: float) -> None:
+        """Have the next probe made now, unless one is under way."""
+        if self.next_probe_s < inf:
+            self.next_probe_s = min(self.next_probe_s, now_s)
 
     def probe_result(
         self, ticket: int, outcome: ProbeOutcome, detail: str, now_s: float
@@ -202,7 +219,7 @@ class ServerHealth:
 
     def _probed_suspect(self, outcome: ProbeOutcome, detail: str, now_s: float) -> Transition | None:
         policy = self._policy
-        if outcome in (ProbeOutcome.OK, ProbeOutcome.WRONG_MODEL):
+        if outcome is ProbeOutcome.OK:
             return self._clear(now_s)
         if outcome is ProbeOutcome.LOADING and policy.recovery:
             return self._to_starting(detail, now_s)
@@ -231,6 +248,8 @@ class ServerHealth:
             self._probes_agreeing = 0
             self._wrong_model_answers += 1
             if self._wrong_model_answers >= policy.confirmations:
+                if self._served:
+                    return self._eject(detail, now_s)  # it comes back with the model that it had
                 return self._exclude(detail, now_s, may_join=policy.late_join)
             self.next_probe_s = now_s + policy.confirm_gap_s
             return None
@@ -305,9 +324,9 @@ class ServerHealth:
         self._blame_from_s = now_s
         return self._enter(_STARTING, now_s, reason, next_probe_s=now_s + _FIRST_GAP_S)
 
-    def _suspect(self, reason: str, now_s: float, *, of_failure: bool) -> Transition:
+    def _suspect(self, reason: str, now_s: float, *, of_failure: bool, asks_model: bool = True) -> Transition:
         self._resume = self.state
-        self._suspected_of_failure = of_failure
+        self._suspected_of_failure, self._asks_model = of_failure, asks_model
         return self._enter(_SUSPECT, now_s, reason, next_probe_s=now_s)
 
     def _clear(self, now_s: float) -> Transition:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
 
 from lbrun.balance.states import ProbeOutcome
+
+Fact: TypeAlias = str | int | None
+"""One thing that a server tells of itself; None: it answers, and does not tell this."""
+
+_NO_FACTS: Mapping[str, Fact] = MappingProxyType({})
 
 
 class ModelInfo(NamedTuple):
     """What a server says about its models.
 
     listed: the ids it lists. max_model_len: context length in tokens of the served model, None where it does
-    not tell. vocab_size: likewise. note: what could not be checked, "" if all was.
+    not tell. vocab_size: likewise. note: what could not be checked, "" if all was. facts: by which another
+    model, or another release, is told apart: ``model`` (the id of the entry that serves), ``root``,
+    ``owned_by``, ``max_model_len``, ``vocab_size``, and what else its backend tells. One that could not be
+    read is not among them; none are where there is no list.
     """
 
     listed: tuple[str, ...] = ()
     max_model_len: int | None = None
     vocab_size: int | None = None
     note: str = ""
+    facts: Mapping[str, Fact] = _NO_FACTS
 
 
 class ModelVerdict(NamedTuple):
@@ -79,7 +89,13 @@ def _entries(body: bytes) -> list[dict[str, Any]] | None:
 def _info(listed: tuple[str, ...], entry: dict[str, Any]) -> ModelInfo:
     meta = entry.get("meta")  # llama.cpp's place for the vocabulary
     vocab_size = entry.get("vocab_size") or (meta.get("n_vocab") if isinstance(meta, dict) else None)
-    return ModelInfo(listed, _count(entry.get("max_model_len")), _count(vocab_size))
+    max_model_len, vocab_size = _count(entry.get("max_model_len")), _count(vocab_size)
+    facts: dict[str, Fact] = {"model": entry["id"]}
+    for name in ("root", "owned_by"):
+        value = entry.get(name)
+        facts[name] = value if isinstance(value, str) else None
+    facts |= {"max_model_len": max_model_len, "vocab_size": vocab_size}
+    return ModelInfo(listed, max_model_len, vocab_size, facts=facts)
 
 
 def _count(value: object) -> int | None:

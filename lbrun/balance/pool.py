@@ -20,6 +20,7 @@ from lbrun.balance.ramp import Ramps
 from lbrun.balance.settings import UNLIMITED, PoolSettings
 from lbrun.balance.snapshot import PoolSnapshot, ServerSnapshot
 from lbrun.balance.states import (
+    CONNECTION_LOST,
     NOT_SAID_BY_THE_SERVER,
     UP,
     DueProbe,
@@ -31,6 +32,9 @@ from lbrun.balance.strategy import Strategy
 from lbrun.balance.tally import Tally
 from lbrun.balance.throttle import Throttle
 from lbrun.errors import RunFailed
+
+_MAY_BE_ANOTHER = CONNECTION_LOST | {FailureKind.STALE_CONNECTION}
+_NOT_SERVED = frozenset({404, 410})
 
 
 class Pool:
@@ -44,8 +48,9 @@ class Pool:
 
     Listeners: `on_transition` are called for every change of state, one after another in the order of the
     changes. `on_room` are called whenever servers have become eligible by anything but a `release` (a
-    recovery, a ramp, the end of a pause), so that waiting samples can move. Both may call the pool, and must
-    not raise.
+    recovery, a ramp, the end of a pause), so that waiting samples can move. Both may call the pool. `on_loss`
+    are called with server, kind and time when the server's process may be another one: an attempt lost its
+    connection, or got none, or was told that the model is not there. None may raise.
     """
 
     def __init__(self, settings: PoolSettings, strategy: Strategy, *, now_s: float) -> None:
@@ -64,6 +69,7 @@ class Pool:
         self.last_error = [""] * n
         self.on_transition: list[Callable[[Transition], None]] = []
         self.on_room: list[Callable[[], None]] = []
+        self.on_loss: list[Callable[[int, FailureKind, float], None]] = []
         self._to_announce: deque[Transition] = deque()
         self._announcing = False
 
@@ -83,6 +89,7 @@ class Pool:
             weights=self._weights,
             unbounded=self._max_in_flight,
         )
+        self._steady: set[int] = set()  # ready, and not ramping
 
         strategy.bind(self)
         own = type(strategy).__module__.startswith("lbrun.balance.strategies.")
@@ -154,14 +161,19 @@ class Pool:
         *,
         started_s: float,
         message: str = "",
+        status: int = 0,
         retry_after_s: float | None = None,
     ) -> Transition | None:
         """An attempt there failed; returns the server's change of state, if it makes one.
 
         started_s: when the attempt was acquired; those from before an ejection blame nobody afterwards.
-        retry_after_s: the server's wish after a 429, granted up to the policy's cap.
+        status: of the answer, 0 without one. retry_after_s: the server's wish after a 429, granted up to the
+        policy's cap.
         """
         self.failed[server] += 1
+        if kind in _MAY_BE_ANOTHER or status in _NOT_SERVED:
+            for listener in self.on_loss:
+                listener(server, kind, now_s)
         if kind not in NOT_SAID_BY_THE_SERVER:
             self.last_error[server] = message or kind.name.lower()
         if kind is FailureKind.HTTP_429:
@@ -206,6 +218,11 @@ class Pool:
         """Something that was counted already lets one ask whether the server is still there."""
         return self._apply(self.health[server].doubted(reason, now_s))
 
+    def differs(self, server: int, reason: str, now_s: float) -> Transition | None:
+        """The server tells another model than before; probes confirm it, or not."""
+        self.last_error[server] = reason
+        return self._apply(self.health[server].differs(reason, now_s))
+
     def exclude(self, server: int, reason: str, now_s: float, *, may_join: bool = False) -> Transition | None:
         """Take a server out of the run by name; for good unless it may join late."""
         return self._apply(self.health[server].exclude(reason, now_s, may_join=may_join))
@@ -222,6 +239,10 @@ class Pool:
         due = (health.begin_probe(now_s) for health in self.health)
         return [probe for probe in due if probe is not None]
 
+    def hurry_probe(self, server: int, now_s: float) -> None:
+        """Have the server's next probe made now, unless one is under way."""
+        self.health[server].hurry_probe(now_s)
+
     def probe_result(
         self, probe: DueProbe, outcome: ProbeOutcome, detail: str, now_s: float
     ) -> Transition | None:
@@ -236,7 +257,11 @@ class Pool:
             self._apply(health.tick(now_s))
         changed = self._pauses.ended(now_s)
         if self._ramps:
-            changed += self._ramps.finish(now_s)
+            if self._steady:
+                self._ramps.measure(self._steady)  # once for all that are ramping
+            ramped = self._ramps.finish(now_s)
+            self._steady.update(server for server in ramped if self._is_steady(server))
+            changed += ramped
         joined = [self._update_limit(server, now_s) for server in changed]
         if any(joined):
             self._announce_room()
@@ -317,6 +342,10 @@ class Pool:
         elif new not in UP:
             self.last_error[server] = transition.reason
             self._ramps.end(server)
+        if self._is_steady(server):
+            self._steady.add(server)
+        else:
+            self._steady.discard(server)
         joined = self._update_limit(server, now_s)
         self._to_announce.append(transition)
         self._announce_transitions()
@@ -336,14 +365,13 @@ class Pool:
             return self._trial_limit[server]
         if state is not ServerState.READY:
             return 0
-        if server not in self._ramps:
+        if server not in self._ramps or not self._steady:
+            # without steady servers there is nothing to compare with, and holding back would help nobody
             return self._max_in_flight
-        steady = [
-            other
-            for other, health in enumerate(self.health)
-            if health.state is ServerState.READY and other not in self._ramps
-        ]
-        return self._ramps.bound(server, steady, now_s)
+        return self._ramps.bound(server, now_s)
+
+    def _is_steady(self, server: int) -> bool:
+        return self.health[server].state is ServerState.READY and server not in self._ramps
 
     def _announce_transitions(self) -> None:
         """Tell the listeners; what they cause is told after, not in between."""

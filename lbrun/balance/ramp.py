@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import ceil
 
 _FULL = 1.0
@@ -24,6 +24,7 @@ class Ramps:
         self._ramp_s = ramp_s
         self._in_flight, self._weights, self._unbounded = in_flight, weights, unbounded
         self._from_s: dict[int, float] = {}
+        self._per_weight = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._from_s)
@@ -47,15 +48,14 @@ class Ramps:
                 del self._from_s[server]
         return ramping
 
-    def bound(self, server: int, steady: Sequence[int], now_s: float) -> int:
-        """Attempts that a ramping server may have in flight, at least 1.
+    def measure(self, steady: Collection[int]) -> None:
+        """Measure what the servers in full service carry, at least one, for `bound`."""
+        carried = sum(self._in_flight[server] for server in steady)
+        self._per_weight = carried / sum(self._weights[server] for server in steady)
 
-        steady: the servers in full service. Without any there is nothing to compare with, and holding back
-        the only server would help nobody: the usual bound.
-        """
+    def bound(self, server: int, now_s: float) -> int:
+        """Attempts that a ramping server may have in flight, at least 1; by what `measure` found last."""
         elapsed = min(_FULL, (now_s - self._from_s[server]) / self._ramp_s) if self._ramp_s > 0 else _FULL
-        if not steady or elapsed >= _FULL:
+        if elapsed >= _FULL:
             return self._unbounded
-        carried = sum(self._in_flight[other] for other in steady)
-        per_weight = carried / sum(self._weights[other] for other in steady)
-        return max(1, min(self._unbounded, ceil(elapsed * per_weight * self._weights[server])))
+        return max(1, min(self._unbounded, ceil(elapsed * self._per_weight * self._weights[server])))

@@ -169,9 +169,11 @@ _EVICTING = frozenset({ServerState.EJECTED, ServerState.EXCLUDED, ServerState.ST
 class DueProbe(NamedTuple):
     """A probe to be made now. The ticket goes back with the result, so that late results are told apart.
 
-    with_model: also ask whether the served model is listed.
+    with_model: also ask what the server serves. must_tell: only one that tells it passes; else a list that
+    cannot be read now is no reason against a healthy server.
     """
 
     server: int
     ticket: int
     with_model: bool
+    must_tell: bool = True

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 
 from lbrun.attempt import Worker
 from lbrun.balance import Pool, make_strategy
+from lbrun.balance.model_watch import ModelChange, ModelWatch
 from lbrun.balance.models import ModelInfo
 from lbrun.balance.monitor import Monitor
 from lbrun.balance.probe import Prober, ProbeSettings
@@ -38,6 +40,7 @@ class Parts:
     prober: Prober
     readiness: ReadinessSettings
     monitor: Monitor | None = None
+    models: ModelWatch | None = None
 
     async def wait_ready(self, on_word: Callable[[int, str], None]) -> Mapping[int, ModelInfo]:
         """Wait for the servers; what the ready ones say of their model. Raises RunFailed if too few are.
@@ -59,9 +62,23 @@ class Parts:
             told.append(f"{pool.urls[server]} takes no part: the first request failed: {reason}")
         return told
 
-    def start_monitor(self) -> asyncio.Task[None]:
-        """Look after the servers' health from now on."""
-        self.monitor = Monitor(self.pool, self.prober, last_byte_ns=self.worker.last_byte_ns)
+    def start_monitor(
+        self, told: Mapping[int, ModelInfo], on_change: Callable[[ModelChange], None]
+    ) -> asyncio.Task[None]:
+        """Look after the servers' health, and after what they serve, from now on.
+
+        told: what the servers said of their models. on_change: called when one serves something else.
+        """
+        self.models = ModelWatch(
+            self.pool.n,
+            told,
+            now_s=time.monotonic(),
+            random=Random(),  # noqa: S311 - jitter, not a secret
+            on_change=on_change,
+        )
+        self.monitor = Monitor(
+            self.pool, self.prober, models=self.models, last_byte_ns=self.worker.last_byte_ns
+        )
         return self.monitor.start()
 
     def watch_worker_loops(self) -> None:
@@ -72,6 +89,10 @@ class Parts:
     def worker_loops(self) -> list[LoopFigures]:
         """How late and how busy the event loops of worker processes are, before `close`."""
         return self.worker.loops() if isinstance(self.worker, ProcessWorkers) else []
+
+    async def last_look(self, timeout_s: float) -> list[int]:
+        """Ask the servers once more what they serve; returns those that did not tell."""
+        return await self.monitor.last_look(timeout_s) if self.monitor is not None else []
 
     def worker_reports(self) -> list[dict[str, float]]:
         """What each worker process has cost (``cpu_s``, ``busy``), after `close`."""

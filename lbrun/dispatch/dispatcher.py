@@ -311,6 +311,7 @@ class Dispatcher:
             now_s,
             started_s=sample.acquired_s,
             message=failure.message,
+            status=failure.status,
             retry_after_s=failure.retry_after_s,
         )
         if is_loss(failure):

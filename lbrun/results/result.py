@@ -31,6 +31,7 @@ class ServerOutcome:
 
     state: at the end. ejections, recoveries: how often it was taken out of service and back; None: unknown.
     last_error: the last thing it did wrong, "" for nothing. traffic: None where nothing was measured.
+    model: what it told of its model at the start. model_change: what it told otherwise later, "" for nothing.
     """
 
     url: str
@@ -45,6 +46,8 @@ class ServerOutcome:
 
     last_error: str = ""
     traffic: Traffic | None = None
+    model: Mapping[str, object] = field(default_factory=dict)
+    model_change: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,5 +248,7 @@ def _server_document(server: ServerOutcome) -> dict[str, Any]:
         "ejections": server.ejections,
         "recoveries": server.recoveries,
         "last_error": server.last_error,
+        "model": dict(server.model) or None,
+        "model_change": server.model_change,
         "metrics": traffic or None,
     }

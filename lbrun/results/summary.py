@@ -109,7 +109,8 @@ def _key_lines(outcome: Outcome) -> list[str]:
     lines = []
     loadgen = outcome.loadgen
     if outcome.judgement.verdict is Verdict.FAILED and loadgen is not None:
-        lines.append("LoadGen       its result is set aside: it takes failed samples for answers")
+        why = "it takes failed samples for answers" if outcome.samples.failed else "the run is FAILED"
+        lines.append(f"LoadGen       its result is set aside: {why}")
     elif loadgen is not None:
         if loadgen.metric and loadgen.value is not None:
             result = f", {loadgen.result}" if loadgen.result else ""

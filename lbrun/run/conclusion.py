@@ -22,6 +22,7 @@ from lbrun.results.verdict import SampleCounts, State, Verdict, judge
 from lbrun.results.wording import things
 from lbrun.run.delays import alerts
 from lbrun.run.ledger import LedgerCounts
+from lbrun.run.model_doubts import ModelDoubts, model_doubts
 from lbrun.run.supervisor import ChildEnd
 
 _METRICS = (
@@ -67,6 +68,7 @@ def conclude(
     samples = _samples(report, records, end.counts)
     if end.outcome is None:
         errors += _lost_records(records, end.counts)
+    doubts = model_doubts(report.get("models", {}), records)
     logs = read_logs(run_dir / "mlperf")
     state = State.FINISHED
     if report.get("interrupted") or end.interrupts:
@@ -82,7 +84,7 @@ def conclude(
         loadgen_result=_word(logs),
         invalid_reasons=logs.reasons,
         loadgen_errors=() if samples.failed else logs.errors,
-        errors=[*errors, *report.get("given_up", ())],
+        errors=[*errors, *doubts.errors, *report.get("given_up", ())],
         recorded=records.num_rows,
     )
     if judgement.verdict is Verdict.FAILED:
@@ -111,12 +113,13 @@ def conclude(
         samples=samples,
         attempts=_attempts(report, end.counts) or measured.attempts,
         metrics=measured.overall if records.num_rows else None,
-        servers=_servers(report.get("servers", end.servers), urls, measured),
+        servers=_servers(report.get("servers", end.servers), urls, measured, doubts),
         loadgen=_loadgen(logs),
         failures=group_failures(records),
-        warnings=tuple(report.get("warnings", end.warnings)),
+        warnings=(*report.get("warnings", end.warnings), *doubts.warnings),
         client=client,
         alerts=(
+            *doubts.alerts,
             *alerts(
                 client,
                 report.get("limits_ms", {}),
@@ -194,7 +197,7 @@ def _attempts(report: dict[str, Any], counts: LedgerCounts) -> AttemptCounts | N
 
 
 def _servers(
-    told: Sequence[dict[str, Any]], urls: list[str], measured: RunMetrics
+    told: Sequence[dict[str, Any]], urls: list[str], measured: RunMetrics, doubts: ModelDoubts
 ) -> tuple[ServerOutcome, ...]:
     """told: the pool's own rows, the last ones where the test died. What was never told is unknown."""
     rows = {row["url"]: row for row in told}
@@ -210,6 +213,8 @@ def _servers(
                 recoveries=row.get("recoveries"),
                 last_error=row.get("last_error", ""),
                 traffic=shown,
+                model=doubts.told.get(url, {}),
+                model_change=doubts.changed.get(url, ""),
             )
         )
     return tuple(out)

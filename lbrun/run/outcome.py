@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from lbrun.balance import Pool
+from lbrun.balance.identity import disagreements, notes
+from lbrun.balance.model_watch import ModelWatch
 from lbrun.dispatch.completions import Counts
 from lbrun.dispatch.dispatcher import Dispatcher
 from lbrun.run.channel import Message
@@ -58,6 +60,37 @@ def outcome_of(dispatcher: Dispatcher, pool: Pool, problems: Sequence[str]) -> d
         "failures": [{"reason": reason, "count": n} for reason, n in errors],
         "given_up": [line for line in dispatcher.given_up if line not in problems],
         "problems": list(problems),
+    }
+
+
+def models_of(
+    models: ModelWatch | None, urls: Sequence[str], unread: Collection[int], start_ns: int
+) -> dict[str, Any]:
+    """What the servers told of their models, and which answers are in doubt. Times as in the records.
+
+    unread: servers that did not tell at the end.
+    """
+    if models is None:
+        return {}
+
+    def ns(at_s: float) -> int:
+        return max(0, int(at_s * 1e9) - start_ns)
+
+    return {
+        "told": {urls[server]: dict(info.facts) for server, info in models.known.items() if info.facts},
+        "differ": disagreements(models.known, urls),
+        "notes": notes(models.known, urls),
+        "changes": [
+            {
+                "server": urls[change.server],
+                "what": change.what,
+                "since_ns": ns(change.since_s),
+                "found_ns": ns(change.found_s),
+            }
+            for change in models.changes
+        ],
+        "differed_once": [{"server": urls[s], "what": what} for s, what in models.differed_once()],
+        "unverified": [{"server": urls[s], "since_ns": ns(at_s)} for s, at_s in models.unverified(unread)],
     }
 
 

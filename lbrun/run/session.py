@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 from lbrun import build
 from lbrun.balance import Pool, Transition
+from lbrun.balance.identity import disagreements
+from lbrun.balance.model_watch import ModelChange
 from lbrun.config import RunSettings
 from lbrun.dispatch.dispatcher import Dispatcher
 from lbrun.errors import ConfigError, Interrupted
@@ -30,7 +32,7 @@ from lbrun.results.records import Recorder
 from lbrun.run.channel import Channel
 from lbrun.run.delays import ClientWatch, DelayHistogram
 from lbrun.run.ledger import Ledger
-from lbrun.run.outcome import outcome_of, progress_of, unbalanced
+from lbrun.run.outcome import models_of, outcome_of, progress_of, unbalanced
 from lbrun.run.vocabulary import check_vocabulary
 from lbrun.run.wall_clock import WallClockWatch
 
@@ -40,6 +42,7 @@ _T = TypeVar("_T")
 
 PROGRESS_INTERVAL_S = 0.25
 _FIRST_ANSWER_TIMEOUT_S = 60.0
+_LAST_LOOK_TIMEOUT_S = 10.0
 _SWITCH_INTERVAL_S = 0.0005
 """LoadGen's thread waits at most so long for the interpreter when a query falls due (the default is 5 ms)."""
 
@@ -138,7 +141,9 @@ class Session:
         )
         self._dispatcher = dispatcher
         dispatcher.start()
-        monitor = parts.start_monitor()
+        for difference in disagreements(models, self._urls):
+            self._note(difference)
+        monitor = parts.start_monitor(models, lambda change: self._model_changed(events, change))
         monitor.add_done_callback(lambda task: _monitor_ended(task, dispatcher))
         gc.collect()
         gc.freeze()
@@ -161,6 +166,8 @@ class Session:
             "last_byte_to_loadgen_ms": to_loadgen.summary_ms(),
         }
         dispatcher.stop()
+        over = interrupted or self._broken.is_set()
+        unread = [] if over else await parts.last_look(_LAST_LOOK_TIMEOUT_S)
         await parts.close()
         self._channel.send(progress_of(dispatcher, parts.pool, total), must=True)
         self._phase("writing the records")
@@ -182,6 +189,7 @@ class Session:
         problems = self._problems(dispatcher, parts.pool, trouble)
         return {
             **outcome_of(dispatcher, parts.pool, problems),
+            "models": models_of(parts.models, self._urls, unread, start_ns),
             "warnings": self._warnings,
             "interrupted": interrupted,
             "duration_s": duration_s,
@@ -282,6 +290,12 @@ class Session:
         self._channel.send(
             {"type": "server", "url": url, "from": before, "to": after, "reason": transition.reason}
         )
+
+    def _model_changed(self, events: EventLog, change: ModelChange) -> None:
+        url = self._urls[change.server]
+        log.warning("%s serves something else: %s", url, change.what)
+        events.write("model_changed", server=url, reason=change.what)
+        self._note(f"{url} serves something else than at the start: it {change.what}")
 
     async def _report_progress(self, dispatcher: Dispatcher, parts: build.Parts, total: int) -> None:
         while True:

@@ -229,7 +229,7 @@ def test_a_suspect_gets_no_new_work_and_is_probed_at_once(make_bench, kind: Fail
     fail(bench, kind)
     assert states(bench) == [ServerState.SUSPECT]
     assert bench.pool.eligible == [1]
-    assert bench.pool.due_probes(bench.now_s) == [DueProbe(0, 3, with_model=False)]
+    assert bench.pool.due_probes(bench.now_s) == [DueProbe(0, 3, with_model=True, must_tell=False)]
 
 
 def test_a_killed_server_is_out_within_a_second(make_bench) -> None:

@@ -297,10 +297,10 @@ def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_descriptors_left_nobody_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def no_descriptor(self: Prober, url: str) -> object:
+    async def no_descriptor(*_: object, **__: object) -> object:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(Prober, "_fetch", no_descriptor)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "create_connection", no_descriptor)
     result = asyncio.run(probed("http://127.0.0.1:1"))
     assert result == ProbeResult(ProbeOutcome.LOCAL, "this machine cannot connect: Too many open files")
 

@@ -71,6 +71,8 @@ def test_a_server_of_which_nothing_was_measured_has_zeros(tmp_path: Path) -> Non
             "ejections": 0,
             "recoveries": 0,
             "last_error": "",
+            "model": None,
+            "model_change": "",
             "metrics": None,
         }
     ]
