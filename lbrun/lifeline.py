@@ -28,6 +28,15 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(0)
 
 
+def wake_with_parents_end() -> None:
+    """Ask the kernel to continue this process, should it be stopped, when its parent ends.
+
+    For a process that sees the end of its parent by itself and has something to finish then.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT, 0, 0, 0)
+
+
 def die_at_end_of_stdin(loop: asyncio.AbstractEventLoop) -> None:
     """End this process when the pipe from its parent ends."""
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lbrun.cli.mistakes import problems_of, report_error
 from lbrun.config import RunSettings, config_hash, load_settings
@@ -19,6 +19,9 @@ from lbrun.errors import (
     Interrupted,
     LbrunError,
 )
+
+if TYPE_CHECKING:
+    from lbrun.run.folder_lock import FolderLock
 
 _WORST_FIRST = (EXIT_INTERRUPTED, EXIT_USER_ERROR, EXIT_FAILED, EXIT_INVALID, EXIT_VALID)
 
@@ -67,6 +70,8 @@ class Sweep:
         self._config_dir = config_dir
         self._statuses: list[int] = []
         self._sweep_dir: Path | None = None
+        self._lock: FolderLock | None = None
+        self._refused = False
 
     @property
     def status(self) -> int:
@@ -82,6 +87,8 @@ class Sweep:
         number: int,
     ) -> int:
         """Run one job and return its exit status. Raises KeyboardInterrupt when the user asked to stop."""
+        if not self._may_write(sweep_dir):
+            return EXIT_USER_ERROR
         self._sweep_dir = sweep_dir
         of = f" of {len(self._planned)}" if len(self._planned) > number else ""
         title = f"job {number + 1}{of}: {' '.join(overrides) or 'all defaults'}"
@@ -94,6 +101,23 @@ class Sweep:
         if status == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         return status
+
+    def _may_write(self, sweep_dir: Path) -> bool:
+        """Whether the sweep has its folder for itself; says once who else has it."""
+        from lbrun.run.folder_lock import FolderLock
+
+        if self._lock is None and not self._refused:
+            sweep_dir.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(sweep_dir, "hydra.sweep.dir")
+            try:
+                lock.acquire()
+            except LbrunError as error:
+                report_error(error)
+                self._refused = True
+                self._statuses.append(error.exit_status)
+            else:
+                self._lock = lock
+        return not self._refused
 
     def _job(
         self, config: Callable[[], Mapping[str, Any]], run_dir: Path, overrides: Sequence[str], title: str
@@ -134,6 +158,9 @@ class Sweep:
         """Show the comparison of all jobs, those included that have not begun."""
         if self._sweep_dir is None:
             return
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
         from lbrun.results.summary import WIDTH
         from lbrun.results.sweep import read_sweep, render_sweep
         from lbrun.terminal.output import columns, is_terminal

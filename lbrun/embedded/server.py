@@ -22,14 +22,16 @@ _GOODBYES_S = 0.05  # for the last words of open streams
 
 
 class _Server(uvicorn.Server):
-    """Ends quietly on SIGTERM and SIGINT, with status 0, instead of waiting for clients that never leave."""
+    """Ends quietly on SIGTERM, SIGINT and SIGHUP, with status 0; clients that never leave are not waited for."""
 
     on_end: Callable[[], None]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue  # as under nohup
             loop.add_signal_handler(number, self._end)
         yield
 
@@ -44,7 +46,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(settings: ServerSettings, bound: socket.socket, *, watch_stdin: bool) -> None:
-    """Serve until SIGTERM or SIGINT. watch_stdin: also end when standard input ends."""
+    """Serve until SIGTERM, SIGINT or SIGHUP. watch_stdin: also end when standard input ends."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(settings, bound, watch_stdin=watch_stdin))

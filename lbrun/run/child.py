@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lbrun.errors import LbrunError
+from lbrun.lifeline import wake_with_parents_end
 from lbrun.redaction.streams import GuardedOutput
 from lbrun.run.channel import Channel, Message
 
@@ -26,6 +27,7 @@ def main() -> None:
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     # the parent decides what a Ctrl-C means, and says so over the channel
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    wake_with_parents_end()  # a stopped child of a killed parent would stay for ever
     order = _first_message(channel)
     if order is None:
         os._exit(1)

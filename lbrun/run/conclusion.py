@@ -120,6 +120,7 @@ def conclude(
         client=client,
         alerts=(
             *doubts.alerts,
+            *_held_up(end.held_up_s),
             *alerts(
                 client,
                 report.get("limits_ms", {}),
@@ -175,6 +176,12 @@ def _samples(report: dict[str, Any], records: Any, counts: LedgerCounts) -> Samp
     completed = records.column("failure").null_count
     issued = max(counts.issued, records.num_rows)
     return SampleCounts(issued, completed, issued - completed)
+
+
+def _held_up(seconds: float) -> list[str]:
+    if not seconds:
+        return []
+    return [f"lbrun was stopped as a whole for {seconds:.0f} s; LoadGen's times contain it"]
 
 
 def _lost_records(records: Any, counts: LedgerCounts) -> list[str]:

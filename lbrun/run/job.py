@@ -22,9 +22,10 @@ from lbrun.config.secrets import make_redactor
 from lbrun.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, ConfigError, Interrupted, LbrunError, RunFailed
 from lbrun.results.environment import environment
 from lbrun.results.result import ResultFile, has_records, read_result
+from lbrun.run.folder_lock import FolderLock
 from lbrun.run.screen import Screen
 from lbrun.run.simulation import embedded_pool
-from lbrun.run.supervisor import ChildEnd, Supervisor
+from lbrun.run.supervisor import ChildEnd, Supervisor, stop_signals
 
 if TYPE_CHECKING:
     from lbrun.run.conclusion import Conclusion
@@ -42,13 +43,18 @@ def run_job(settings: RunSettings, run_dir: Path, *, command: str, overrides: Se
     Raises ConfigError or DatasetError for what the user has to mend, after noting it in ``result.json``.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    if (run_dir / "result.json").exists() and not _is_unfinished(run_dir):
-        raise ConfigError(
-            f"hydra.run.dir: {run_dir} already holds a result; name another folder, or remove this one"
-        )
-    _refuse_strangers(run_dir)
-    with _sigterm_as_ctrl_c():
-        return _Job(settings, run_dir, command, tuple(overrides)).run()
+    lock = FolderLock(run_dir, "hydra.run.dir")
+    lock.acquire()
+    try:
+        if (run_dir / "result.json").exists() and not _is_unfinished(run_dir):
+            raise ConfigError(
+                f"hydra.run.dir: {run_dir} already holds a result; name another folder, or remove this one"
+            )
+        _refuse_strangers(run_dir)
+        with _stop_signals_as_ctrl_c():
+            return _Job(settings, run_dir, command, tuple(overrides), lock).run()
+    finally:
+        lock.release()
 
 
 def record_config_error(run_dir: Path, problems: Sequence[str], overrides: Sequence[str]) -> None:
@@ -80,20 +86,29 @@ def _is_unfinished(run_dir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM, which batch systems send, ends the run as Ctrl-C does, also before and after the test."""
-    old = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _stop_signals_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM of batch systems and SIGHUP of a closed terminal end the run as Ctrl-C does.
+
+    Also before and after the test.
+    """
+    old = {number: signal.signal(number, signal.default_int_handler) for number in stop_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 class _Job:
     def __init__(
-        self, settings: RunSettings, run_dir: Path, command: str, overrides: tuple[str, ...]
+        self,
+        settings: RunSettings,
+        run_dir: Path,
+        command: str,
+        overrides: tuple[str, ...],
+        lock: FolderLock,
     ) -> None:
-        self._settings, self._run_dir = settings, run_dir
+        self._settings, self._run_dir, self._lock = settings, run_dir, lock
         self._redactor = make_redactor(settings.servers, os.environ)
         self._config = settings.model_dump(mode="json", by_alias=True)
         self._static: dict[str, Any] = {
@@ -117,8 +132,12 @@ class _Job:
         result.begin(self._static)
         try:
             with self._servers() as urls, Screen(urls) as screen:
+                held = self._lock.descriptor
                 end = Supervisor(
-                    self._order(urls), self._run_dir / "lbrun.log", drain_s=self._settings.client.drain_s
+                    self._order(urls),
+                    self._run_dir / "lbrun.log",
+                    drain_s=self._settings.client.drain_s,
+                    inherited=() if held is None else (held,),
                 ).run(screen.message)
             from lbrun.run.conclusion import conclude  # needs numpy and pyarrow, the test's start does not
 

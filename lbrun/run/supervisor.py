@@ -13,14 +13,23 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lbrun.run.awake import AwakeClock
 from lbrun.run.channel import Channel, Message
 from lbrun.run.ledger import Ledger, LedgerCounts
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask to stop. SIGHUP only where it is not ignored, as it is under nohup."""
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wanted.append(signal.SIGHUP)
+    return tuple(wanted)
+
 
 SILENCE_S = 120.0
 """A running test that reports no progress for so long hangs, and is ended."""
@@ -34,7 +43,8 @@ class ChildEnd:
     outcome: its report, None if it never came. error: lines for the user, with the exit status they ask for.
     returncode: negative for a signal. interrupts: how often the user asked to stop. hung: it was ended for
     its silence. counts: what the test had counted at its end, whatever ended it. broken: why it was broken
-    off, "" if it was not. servers: the pool as it was last told. warnings: what was noted meanwhile.
+    off, "" if it was not. held_up_s: how long all of lbrun was stopped meanwhile. servers: the pool as it was
+    last told. warnings: what was noted meanwhile.
     """
 
     outcome: dict[str, Any] | None
@@ -46,6 +56,7 @@ class ChildEnd:
     hung: bool
     counts: LedgerCounts
     broken: str = ""
+    held_up_s: float = 0.0
     servers: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -62,8 +73,14 @@ class ChildEnd:
 class Supervisor:
     """Starts one test's process and stays with it until its end."""
 
-    def __init__(self, order: Message, log_path: Path, *, drain_s: float) -> None:
-        """order: the child's first message (see `lbrun.run.child`). log_path: gets all that it prints."""
+    def __init__(
+        self, order: Message, log_path: Path, *, drain_s: float, inherited: Sequence[int] = ()
+    ) -> None:
+        """order: the child's first message (see `lbrun.run.child`). log_path: gets all that it prints.
+
+        inherited: descriptors that stay open in the child.
+        """
+        self._inherited = tuple(inherited)
         self._order, self._log_path, self._drain_s = order, log_path, drain_s
         self._interrupts = 0
 
@@ -78,7 +95,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=[theirs.fileno(), ledger.descriptor],
+                pass_fds=[theirs.fileno(), ledger.descriptor, *self._inherited],
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
             )
@@ -106,9 +123,10 @@ class Supervisor:
         error: Message = {}
         seen = 0
         broken, servers, warnings = "", (), []
+        clock = AwakeClock()
         kill_at: float | None = None
         running = hung = False
-        heard_at = time.monotonic()
+        heard_at = clock.now_s()
         with selectors.DefaultSelector() as selector:
             selector.register(channel, selectors.EVENT_READ)
             selector.register(wake, selectors.EVENT_READ)
@@ -121,11 +139,11 @@ class Supervisor:
                     if seen == 1:
                         channel.send({"type": "drain"}, must=True)
                         on_message({"type": "phase", "text": "interrupted: draining; again to stop at once"})
-                        kill_at = time.monotonic() + self._drain_s + _AFTER_DRAIN_S
+                        kill_at = clock.now_s() + self._drain_s + _AFTER_DRAIN_S
                     else:
                         process.kill()
                 messages = channel.receive()
-                now = time.monotonic()
+                now = clock.now_s()
                 if messages:
                     heard_at = now
                 for message in messages:
@@ -161,13 +179,14 @@ class Supervisor:
             hung=hung,
             counts=ledger.read(),
             broken=broken,
+            held_up_s=clock.held_up_s,
             servers=tuple(servers),
             warnings=tuple(warnings),
         )
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[socket.socket]:
-        """SIGINT and SIGTERM are counted, and wake the selector; the old handlers come back afterwards."""
+        """Signals to stop are counted, and wake the selector; the old handlers come back afterwards."""
         reader, writer = socket.socketpair()
         reader.setblocking(False)
         writer.setblocking(False)
@@ -177,7 +196,7 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 writer.send(b"!")
 
-        old = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
+        old = {number: signal.signal(number, count) for number in stop_signals()}
         try:
             yield reader
         finally:
