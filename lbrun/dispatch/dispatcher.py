@@ -22,6 +22,7 @@ from lbrun.balance import Pool, ServerState, Transition
 from lbrun.balance.states import UP
 from lbrun.dispatch.budget import RetryBudget
 from lbrun.dispatch.completions import Completions, Counts
+from lbrun.dispatch.last_tries import LastTries
 from lbrun.dispatch.ports import CompletionPort, DelayPort, LedgerPort, OutputPort, RecordPort
 from lbrun.dispatch.retries import Retries
 from lbrun.dispatch.retry import History, Plan, RetryPolicy, RetryRules, is_charged, is_loss
@@ -79,6 +80,7 @@ class Dispatcher:
         self._retries = Retries()
         self._suspects = Suspects(worker.last_byte_ns)
         self._trials = self._suspects.trials
+        self._last_tries = LastTries()
         self._up: list[int] = []
         self._returning: list[int] = []
         self._in_doubt: list[int] = []
@@ -239,6 +241,10 @@ class Dispatcher:
             retries.blocked.append(sample)
         elif plan.again_at_s is not None:
             retries.put_off(sample, plan.again_at_s)
+        elif history.is_poison and not history.had_last_try:
+            log.info("sample %d is held back: %s", sample.sample_index, plan.failure)
+            self._last_tries.hold(sample, now_s)
+            self._retries.ready.extend(self._suspects.convict(history))
         else:
             self._fail_for_good(sample, plan)
 
@@ -372,6 +378,7 @@ class Dispatcher:
         server = transition.server
         self._survey()
         if transition.new is ServerState.EJECTED and transition.gone:
+            self._last_tries.n_deaths += 1
             self._suspects.died(server, transition.now_s)
         elif transition.new not in _IN_DOUBT:
             self._suspects.lives(server)
@@ -401,6 +408,31 @@ class Dispatcher:
         self._retries.ready.extend(self._trials.tick(self._pool.n, now_s))
         if self._retries or self._unsent:
             self._pump()
+        elif self._last_tries and not self._open:
+            self._decide_held(now_s)
+
+    def _decide_held(self, now_s: float) -> None:
+        """Nothing else is left to do: give a held sample its last try, or give it up."""
+        eligible = self._pool.eligible
+        sample = self._last_tries.next(now_s) if eligible else None
+        if sample is None:
+            return
+        history = sample.history or History()
+        if not self._last_tries.deserves(history):
+            history.had_last_try = True
+            self._retries.ready.append(sample)  # its plan is to fail
+            self._pump()
+            return
+        history.had_last_try = True
+        others = [server for server in eligible if server not in history.deaths]
+        try:
+            server = self._pool.acquire_among(others or list(eligible), sample.tokens)
+        except Exception as error:  # a strategy of the user's own
+            self._bug(sample, error)
+            return
+        log.info("sample %d has its last try, at %s", sample.sample_index, self._pool.urls[server])
+        self._resend(sample, server, False, now_s)
+        self._worker.flush()
 
     def _all_down(self, now_s: float) -> bool:
         """Break the run off if the pool is down for longer than the grace time, or for good."""
@@ -455,7 +487,7 @@ class Dispatcher:
         self._flush()
 
     def _fail_waiting(self, reason: str) -> None:
-        for sample in (*self._retries.clear(), *self._trials.clear()):
+        for sample in (*self._retries.clear(), *self._trials.clear(), *self._last_tries.clear()):
             self._fail(sample, reason)
 
     def _fail_unsent(self, reason: str) -> None:

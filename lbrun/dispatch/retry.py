@@ -116,6 +116,7 @@ class History:
     undecided: set[int] = field(default_factory=set)
     outlived: set[int] = field(default_factory=set)
     lasted_s: dict[int, float] = field(default_factory=dict)
+    had_last_try: bool = False  # see `lbrun.dispatch.last_tries`
     verdict_by_s: float = 0.0
     ready_at_s: dict[int, float] = field(default_factory=dict)
     pauses: int = 0

@@ -70,10 +70,13 @@ class Suspects:
             self._there.get(server, set()).discard(sample)
 
     def convict(self, guilty: History) -> Sequence[OpenSample]:
-        """It is known what killed these servers; returns those who have waited and are free to go now."""
+        """It is known what killed these servers; returns those who have waited and are free to go now.
+
+        Other samples under which two servers died are not cleared: either may be what killed them.
+        """
         for server in guilty.deaths - guilty.outlived:
             for sample in self._there.pop(server, ()):
-                if sample.history is not None:
+                if sample.history is not None and not sample.history.is_twice_suspect:
                     sample.history.deaths.discard(server)
         return self.trials.free()
 

@@ -22,7 +22,7 @@ _GOODBYES_S = 0.05  # for the last words of open streams
 
 
 class _Server(uvicorn.Server):
-    """Ends quietly on SIGTERM, SIGINT and SIGHUP, with status 0; clients that never leave are not waited for."""
+    """Ends quietly on SIGTERM, SIGINT and SIGHUP, with status 0; it waits for no client."""
 
     on_end: Callable[[], None]
 

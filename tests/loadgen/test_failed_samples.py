@@ -33,7 +33,8 @@ class Records:
     def add(self, *values):
         pass
 
-out = Completions(LoadGenPort(needs_first_tokens=test.uses_first_tokens), Records(), None, None, lambda: None)
+port = LoadGenPort(needs_first_tokens=test.uses_first_tokens)
+out = Completions(port, Records(), None, None, None, lambda: None)
 
 def issue(ids, indices):
     # by turns: answered, failed after its first token, failed before it
