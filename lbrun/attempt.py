@@ -25,7 +25,7 @@ class FailureKind(IntEnum):
     FIRST_BYTE_TIMEOUT = 7
     # it ended in the middle of the answer
     CUT = 8  # reset or EOF before the end of the HTTP message
-    IDLE_TIMEOUT = 9  # no byte for `idle_timeout_s` in the middle of the answer
+    IDLE_TIMEOUT = 9  # no content for `idle_timeout_s` in the middle of the answer
     TOTAL_TIMEOUT = 10
     # it ended well, and says something that is no answer
     MALFORMED = 11  # no HTTP, wrong length, no JSON, not the protocol's fields
@@ -43,7 +43,7 @@ class FailureKind(IntEnum):
     HTTP_MOMENT = 24  # 408, 409, 423, 425: the same request may succeed later
     # not the server's doing
     LOCAL = 30  # no descriptor or port left on this machine
-    EVICTED = 31  # taken back from an ejected server before any byte
+    EVICTED = 31  # taken back from an ejected server before anything of its answer
     WORKER_DIED = 32
     NOT_SENT = 33  # the run ended before it was the sample's turn
 
@@ -145,7 +145,7 @@ class Worker(Protocol):
         """Drop the attempt and close its connection; it is not reported any more."""
 
     def evict(self, server: int) -> None:
-        """Fail (EVICTED) the server's attempts that have no byte of answer yet; drop idle connections."""
+        """Fail (EVICTED) the server's attempts that have nothing of an answer; drop idle connections."""
 
     def last_byte_ns(self, server: int) -> int:
         """When the server last sent a byte of any answer, 0 if never."""

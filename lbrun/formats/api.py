@@ -17,12 +17,16 @@ class StreamDecoder(Protocol):
     has_token: bool  # the first output token has been seen
     ended: bool  # the protocol's end mark has been seen
     error: BadAnswer | None
+    n_content: int  # reads that brought data so far; comments and blanks are none
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the body (transfer encoding already removed)."""
 
     def first_payload(self) -> bytes | None:
         """The first token's payload, as LoadGen wants it; None where payloads were not asked for."""
+
+    def goes_on_too_long(self) -> str | None:
+        """Why the stream is to be cut off: it brings more than was asked for; None where it does not."""
 
     def finish(self) -> Answer:
         """The answer, once the body has ended. Raises BadAnswer where there is none."""
@@ -34,6 +38,7 @@ class RequestFormat(Protocol):
     name: str
     path: str  # e.g. /v1/completions, below the server's base URL
     stream: bool
+    max_tokens: int  # output tokens that a request asks for at most
 
     def encode(self, sample: Sample) -> bytes:
         """The request body, JSON. Raises ValueError for a sample it cannot express."""

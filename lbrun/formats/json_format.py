@@ -16,7 +16,8 @@ from lbrun.formats.stream import SseDecoder
 class JsonFormat:
     """Implements `lbrun.formats.api.RequestFormat`.
 
-    left_out: sampling keys that the backend does not know and that are therefore not sent.
+    left_out: sampling keys that the backend does not know and that are therefore not sent. max_tokens: that a
+    request asks for at most.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class JsonFormat:
             asked_tokens(options.sampling, extra, extra.get("sampling_params") or {}),
             options.vocab_size or INT32_END,
         )
+        self.max_tokens = self._bounds.max_tokens
         self._payload = make_payload(options, self._bounds)
         self._max_event_bytes = options.max_event_bytes
         self._max_gathered_bytes = options.max_gathered_bytes

@@ -36,6 +36,9 @@ _KEPT_CUMULATIVE_EVENTS = 3
 _SMALL_BLOCK_BYTES = 4096
 # Gathered events are read by this many bytes: few calls, and raw bytes never pile up.
 _READ_BLOCK_BYTES = 64 << 10
+# A token may come in pieces, and events without one (role, finish, usage) are few.
+_READS_PER_TOKEN, _SPARE_READS = 2, 64
+_DATA = ord("d")  # how a line of data begins
 
 
 class SseDecoder:
@@ -57,6 +60,7 @@ class SseDecoder:
         "_gathered_bytes",
         "_ids",
         "_kept_events",
+        "_max_content",
         "_max_event_bytes",
         "_max_gathered_bytes",
         "_partial",
@@ -70,6 +74,7 @@ class SseDecoder:
         "ended",
         "error",
         "has_token",
+        "n_content",
     )
 
     def __init__(
@@ -83,6 +88,8 @@ class SseDecoder:
     ) -> None:
         self.has_token = False
         self.ended = False
+        self.n_content = 0
+        self._max_content = _READS_PER_TOKEN * bounds.max_tokens + _SPARE_READS
         self.error: BadAnswer | None = None
         self._reader = reader
         self._payload = payload
@@ -120,6 +127,15 @@ class SseDecoder:
     def first_payload(self) -> bytes | None:
         """The first token's payload; None where payloads were not asked for."""
         return self._first_payload
+
+    def goes_on_too_long(self) -> str | None:
+        """Why the stream is to be cut off: it brings more than was asked for; None where it does not.
+
+        Reads are counted, each of which has at least one event, as counting the events would cost more.
+        """
+        if self.n_content <= self._max_content:
+            return None
+        return f"the stream goes on beyond the {self._bounds.max_tokens} tokens that were asked for"
 
     def finish(self) -> Answer:
         """The answer, once the body has ended well. Raises BadAnswer where there is none."""
@@ -169,6 +185,7 @@ class SseDecoder:
             if not data:
                 continue
             self._saw_event = True
+            self.n_content += 1
             if is_end_mark(data):
                 self.ended = True
                 return
@@ -194,6 +211,8 @@ class SseDecoder:
 
     def _keep(self, block: bytes) -> None:
         """Keep what will be needed of events after the first token, and look for an error in them."""
+        if block[0] == _DATA or b"\ndata" in block:  # comments and blanks are no progress
+            self.n_content += 1
         if self._gather:
             self._keep_all(block)
         kept = block

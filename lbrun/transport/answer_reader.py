@@ -109,6 +109,10 @@ class AnswerReader:
         self._n_parts = 0
         return body
 
+    def n_content(self) -> int:
+        """How many pieces of a body that nobody has taken yet are more than blanks."""
+        return sum(not part.isspace() for part in self.parts)
+
     def ends_with_connection(self) -> bool:
         """The answer has neither length nor chunks, so its end is that of the connection (RFC 9112 6.3)."""
         return self.status > 0 and not any(

@@ -61,10 +61,11 @@ class Connection(asyncio.Protocol):
 
     answer: what the server says; its state is kept until `release`. decoder: reader of the stream, once it
     has begun. All ``*_ns`` are ``time.monotonic_ns()``, 0 for what has not happened; `last_byte_ns` outlives
-    the attempt.
+    the attempt. content_ns: when content was last seen, its first byte's time until then.
     """
 
     __slots__ = (
+        "_n_content",
         "_new_decoder",
         "_owner",
         "_transport",
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         "attempt_id",
         "busy",
         "closed",
+        "content_ns",
         "decoder",
         "first_byte_ns",
         "first_token_ns",
@@ -94,7 +96,8 @@ class Connection(asyncio.Protocol):
         self.answer = AnswerReader(limits)
         self.busy = self.closed = self.reused = False
         self.attempt_id = -1
-        self.sent_ns = self.first_byte_ns = self.first_token_ns = self.last_byte_ns = 0
+        self.sent_ns = self.first_byte_ns = self.first_token_ns = self.last_byte_ns = self.content_ns = 0
+        self._n_content = 0
         self.decoder: StreamDecoder | None = None
 
     # ---- what the owner asks for
@@ -122,8 +125,26 @@ class Connection(asyncio.Protocol):
             self.close()
         return reusable
 
+    @property
+    def is_empty(self) -> bool:
+        """Nothing of an answer has come, or no more of a stream than its head."""
+        if self.first_token_ns or self.answer.status not in (0, 200):
+            return False
+        return not self.first_byte_ns or not self.answer.status or self._new_decoder is not None
+
+    def look_for_content(self) -> None:
+        """Set `content_ns` if content came since the last look. Rare, so that a read costs nothing."""
+        if self.decoder is not None:
+            n_content = self.decoder.n_content
+        elif self.answer.status == 200:
+            n_content = self.answer.n_content()
+        else:
+            return
+        if n_content != self._n_content:
+            self._n_content, self.content_ns = n_content, self.last_byte_ns
+
     def conclude(self) -> None:
-        """Take the stream's end mark for its end: the server does not end the HTTP message."""
+        """Take what has come for the whole answer: the server does not end the HTTP message."""
         self._guard(self._answered_and_over)
 
     def close(self) -> None:
@@ -157,7 +178,7 @@ class Connection(asyncio.Protocol):
         now_ns = monotonic_ns()
         self.lane.last_byte_ns = self.last_byte_ns = now_ns
         if not self.first_byte_ns:
-            self.first_byte_ns = now_ns
+            self.first_byte_ns = self.content_ns = now_ns
         attempt_id = self.attempt_id
         try:
             self.answer.feed(data)

@@ -18,9 +18,10 @@ class Timeouts:
 
     connect_s: from the first packet of a new connection to its last of the TLS handshake, name resolution
     included. first_byte_s: from the request written to the first byte of the answer; servers that queue
-    need a long one or none. idle_s: between two bytes of an answer. total_s: from the request written to the
-    end of the answer. keepalive_s: an idle connection that is older is not used again; below the 5 s after
-    which uvicorn (vLLM, SGLang) closes it, so that requests rarely race with that.
+    need a long one or none. idle_s: between two pieces of content of an answer. total_s: from the request
+    written to the end of the answer; None: see `lbrun.transport.patience`. keepalive_s: an idle connection
+    that is older is not used again; below the 5 s after which uvicorn (vLLM, SGLang) closes it, so that
+    requests rarely race with that.
 
     Those on answers are looked after by a coarse sweep, so they come late by up to a tenth or half a second.
     """

@@ -14,11 +14,12 @@ from time import monotonic_ns
 from lbrun.attempt import AttemptFailure, AttemptResult, AttemptSink, BadAnswer, FailureKind
 from lbrun.formats.api import RequestFormat
 from lbrun.transport.connection import Connection
-from lbrun.transport.deadlines import Deadlines
+from lbrun.transport.deadlines import Deadlines, Overdue
 from lbrun.transport.dial import Dialer, DialError
 from lbrun.transport.dial_queue import DialQueue
 from lbrun.transport.endpoint import Endpoint, make_ssl_context
 from lbrun.transport.lane import Lane, Waiting
+from lbrun.transport.patience import Patience
 from lbrun.transport.refusal import header, refusal_message, retry_after_s
 from lbrun.transport.settings import Limits, Timeouts
 from lbrun.transport.statuses import kind_of_status
@@ -57,7 +58,11 @@ class InlineWorker:
         self._decode = request_format.decode
         self._new_decoder = request_format.stream_decoder if request_format.stream else None
         self._keepalive_ns = int(self._timeouts.keepalive_s * 1e9)
-        self._deadlines = Deadlines(self._timeouts)
+        self._patience = Patience(request_format.max_tokens, 2 * (self._timeouts.idle_s or 60.0))
+        self._deadlines = Deadlines(
+            self._timeouts, self._patience if self._timeouts.total_s is None else None
+        )
+        self._last_result: AttemptResult | None = None  # since the last sweep
         # a little less than the timeout, as the loop's timers come up to a few milliseconds early
         self._waited_out_ns = int(connect_s * 0.9e9)
 
@@ -106,14 +111,14 @@ class InlineWorker:
             place.leave_line(attempt_id)
 
     def evict(self, server: int) -> None:
-        """Fail (EVICTED) what has no byte of answer from the server; drop connections that carry nothing."""
+        """Fail (EVICTED) what has nothing of an answer from the server; drop connections at rest."""
         lane = self._lanes[server]
         self._dials.stop(lane)
         lane.close_idle()
         now_ns = monotonic_ns()
-        for attempt_id in [i for i, place in self._open.items() if _is_byteless_at(place, lane)]:
+        for attempt_id in [i for i, place in self._open.items() if _is_empty_at(place, lane)]:
             # asked again, since each report may have cancelled others of the list
-            if _is_byteless_at(self._open.get(attempt_id), lane):
+            if _is_empty_at(self._open.get(attempt_id), lane):
                 self._fail(attempt_id, FailureKind.EVICTED, "taken back from an ejected server", now_ns)
 
     def last_byte_ns(self, server: int) -> int:
@@ -184,6 +189,7 @@ class InlineWorker:
             connection.last_byte_ns,
             answer,
         )
+        self._last_result = result
         del self._open[attempt_id]
         self._give_back(connection)
         try:
@@ -288,18 +294,28 @@ class InlineWorker:
 
     def _end_overdue(self, now_ns: int) -> None:
         """End the attempts whose time was over then: the only work that grows with what is in flight."""
-        overdue = self._deadlines.overdue
+        overdue, look_after_ns = self._deadlines.overdue, self._deadlines.look_after_ns
+        last, self._last_result = self._last_result, None
+        if last is not None:
+            self._patience.note(last.done_ns - last.sent_ns, last.answer.n_tokens)
         for attempt_id, place in list(self._open.items()):
             if not isinstance(place, Connection):
                 continue
-            decoder = place.decoder
+            decoder, excess = place.decoder, None
+            if place.first_byte_ns and now_ns - place.content_ns > look_after_ns:
+                place.look_for_content()
+                excess = decoder.goes_on_too_long() if decoder is not None else None
             missed = overdue(
                 now_ns,
                 place.sent_ns,
                 place.first_byte_ns,
                 place.last_byte_ns,
+                place.content_ns,
                 decoder is not None and decoder.ended,
+                place.answer.status,
             )
+            if excess is not None:
+                missed = Overdue(FailureKind.IMPLAUSIBLE, excess)
             if missed is None or self._open.get(attempt_id) is not place:
                 continue
             if missed.kind is not None:
@@ -325,8 +341,11 @@ def _failure(
     )
 
 
-def _is_byteless_at(place: Connection | Lane | None, lane: Lane) -> bool:
-    """The attempt in this place is for the lane's server, and has no byte of answer."""
+def _is_empty_at(place: Connection | Lane | None, lane: Lane) -> bool:
+    """The attempt in this place is for the lane's server, and has nothing of an answer.
+
+    Interim heads are nothing, and so is a stream's head, which vLLM sends before it begins to work.
+    """
     if isinstance(place, Connection):
-        return place.lane is lane and not place.first_byte_ns
+        return place.lane is lane and place.is_empty
     return place is lane

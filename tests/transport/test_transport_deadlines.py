@@ -31,14 +31,14 @@ def test_each_deadline_counts_from_its_own_event(
 ) -> None:
     first_ns = 0 if first_byte_s is None else SENT + int(first_byte_s * S)
     last_ns = 0 if last_byte_s is None else SENT + int(last_byte_s * S)
-    missed = ALL.overdue(SENT + int(after_s * S), SENT, first_ns, last_ns, False)
+    missed = ALL.overdue(SENT + int(after_s * S), SENT, first_ns, last_ns, last_ns, False, 200)
     assert (missed.kind if missed else None) == kind
 
 
 def test_ended_stream_is_complete_within_a_second_whatever_the_deadlines() -> None:
     last_ns = SENT + 40 * S
-    assert ALL.overdue(last_ns + END_GRACE_NS, SENT, SENT + S, last_ns, True) is None
-    missed = ALL.overdue(last_ns + END_GRACE_NS + 1, SENT, SENT + S, last_ns, True)
+    assert ALL.overdue(last_ns + END_GRACE_NS, SENT, SENT + S, last_ns, last_ns, True, 200) is None
+    missed = ALL.overdue(last_ns + END_GRACE_NS + 1, SENT, SENT + S, last_ns, last_ns, True, 200)
     assert missed is not None
     assert missed.kind is None
     assert END_GRACE_NS / 1e9 + Timeouts().sweep_interval_s() < 1
@@ -47,7 +47,8 @@ def test_ended_stream_is_complete_within_a_second_whatever_the_deadlines() -> No
 @given(st.integers(0, 10**15), st.booleans())
 def test_without_limits_nothing_is_ever_overdue(after_ns: int, begun: bool) -> None:
     never = Deadlines(Timeouts(first_byte_s=None, idle_s=None, total_s=None))
-    assert never.overdue(SENT + after_ns, SENT, SENT + 1 if begun else 0, SENT + 1, False) is None
+    first_ns = SENT + 1 if begun else 0
+    assert never.overdue(SENT + after_ns, SENT, first_ns, SENT + 1, SENT + 1, False, 200) is None
 
 
 @pytest.mark.parametrize("field", ["connect_s", "first_byte_s", "idle_s", "total_s", "keepalive_s"])

@@ -40,6 +40,9 @@ async def eventually(condition: Callable[[], bool]) -> None:
 # ---- a format
 
 
+MAX_TOKENS = 50
+
+
 class LineDecoder:
     """Streams are lines: ``tok``, ``bad`` for an error in the stream, ``end`` for the end mark."""
 
@@ -47,13 +50,14 @@ class LineDecoder:
         self.has_token = self.ended = False
         self.error: BadAnswer | None = None
         self.rest = b""
-        self.n_tokens = 0
+        self.n_tokens = self.n_content = 0
 
     def feed(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             if line == b"tok":
                 self.n_tokens, self.has_token = self.n_tokens + 1, True
+                self.n_content += 1
             elif line == b"end":
                 self.ended = True
             elif line == b"bad":
@@ -64,6 +68,9 @@ class LineDecoder:
 
     def first_payload(self) -> bytes | None:
         return b"first"
+
+    def goes_on_too_long(self) -> str | None:
+        return "the stream goes on" if self.n_content > MAX_TOKENS else None
 
     def finish(self) -> Answer:
         if self.rest == b"tok":
@@ -81,7 +88,7 @@ class Words:
     name, path = "words", "/v1/words"
 
     def __init__(self, stream: bool = False) -> None:
-        self.stream = stream
+        self.stream, self.max_tokens = stream, MAX_TOKENS
 
     def encode(self, sample: Sample) -> bytes:
         return b"{}"
