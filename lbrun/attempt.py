@@ -35,6 +35,7 @@ class FailureKind(IntEnum):
     NO_TOKEN_COUNT = 15  # the answer does not say how many tokens it has
     TOO_LARGE = 16  # a head or body beyond the limits
     IMPLAUSIBLE = 17  # more tokens than were asked for, a negative count, a token id outside the vocabulary
+    MISMATCH = 18  # the answer to another request
     # the server says no
     HTTP_429 = 20
     HTTP_503 = 21

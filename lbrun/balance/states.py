@@ -72,6 +72,7 @@ BLAME: Mapping[FailureKind, Blame] = {
     FailureKind.NO_TOKEN_COUNT: Blame.COUNTS,
     FailureKind.TOO_LARGE: Blame.COUNTS,
     FailureKind.IMPLAUSIBLE: Blame.COUNTS,
+    FailureKind.MISMATCH: Blame.COUNTS,
     FailureKind.HTTP_429: Blame.NONE,  # asks for a pause, which the pool grants
     FailureKind.HTTP_503: Blame.SUSPICIOUS,  # a probe tells whether it loads again
     FailureKind.HTTP_5XX: Blame.COUNTS,

@@ -27,7 +27,7 @@ from lbrun.loop_watch import LoopFigures
 from lbrun.redaction import Redactor
 from lbrun.run.preflight import check_answers
 from lbrun.transport import InlineWorker, Limits, Timeouts, make_endpoint, make_ssl_context
-from lbrun.workers import ProcessWorkers, SharedBodies, WorkerSetup
+from lbrun.workers import ProcessWorkers, Report, SharedBodies, WorkerSetup
 
 
 @dataclass(slots=True)
@@ -94,9 +94,20 @@ class Parts:
         """Ask the servers once more what they serve; returns those that did not tell."""
         return await self.monitor.last_look(timeout_s) if self.monitor is not None else []
 
-    def worker_reports(self) -> list[dict[str, float]]:
-        """What each worker process has cost (``cpu_s``, ``busy``), after `close`."""
+    def worker_reports(self) -> list[Report]:
+        """What each worker process has cost, after `close`."""
         return self.worker.reports() if isinstance(self.worker, ProcessWorkers) else []
+
+    def unasked_answers(self) -> list[str]:
+        """What to tell the user of servers that sent answers nobody had asked for, after `close`."""
+        if not isinstance(self.worker, InlineWorker | ProcessWorkers):
+            return []
+        return [
+            f"{url} sent {n:,} answer{'s' * (n != 1)} that nobody had asked for. What came on the same "
+            "connections before may be answers to other requests; since then each was used once"
+            for url, n in zip(self.pool.urls, self.worker.unasked_answers(), strict=False)
+            if n
+        ]
 
     def workers_died(self) -> int:
         """How many worker processes had to be replaced."""
@@ -168,7 +179,13 @@ def make_parts(
     worker: Worker
     if isinstance(prepared.bodies, SharedBodies):
         setup = WorkerSetup(
-            tuple(endpoints), format_name(settings), format_options(settings), timeouts, limits, ca_file
+            tuple(endpoints),
+            format_name(settings),
+            format_options(settings),
+            timeouts,
+            limits,
+            ca_file,
+            prepared.prompt_lengths,
         )
         worker = ProcessWorkers(
             n_workers(settings),
@@ -179,7 +196,7 @@ def make_parts(
             environ=without_secrets(os.environ, variables(servers)),
         )
     else:
-        worker = inline(bodies=prepared.bodies)
+        worker = inline(bodies=prepared.bodies, prompt_lengths=prepared.prompt_lengths)
     prober = Prober(
         urls,
         ProbeSettings(

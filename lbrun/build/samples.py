@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,13 +24,15 @@ _FIRST_TOKENS = 4
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """The dataset, ready to be sent. bodies[i], costs[i]: of sample i. request_format: how answers are read.
-    first_body: a short request like them, to try the servers with before the test.
+    first_body: a short request like them, to try the servers with before the test. prompt_lengths: in tokens,
+    where prompts are sent as token ids and servers therefore count just as many; None otherwise.
     """
 
     bodies: Sequence[bytes | memoryview]
     costs: list[int]
     request_format: RequestFormat
     first_body: bytes
+    prompt_lengths: Sequence[int] | None
 
 
 def prepare_samples(settings: RunSettings) -> Prepared:
@@ -37,8 +40,10 @@ def prepare_samples(settings: RunSettings) -> Prepared:
     fmt, first = request_format(settings), request_format(settings, _FIRST_TOKENS)
     spec = dataset_spec(settings, fmt.name)
     limit = settings.effective_sampling.get("max_tokens") or _EXPECTED_OUTPUT_TOKENS
+    sends_ids = spec.kind is InputKind.TOKEN_IDS
     output_tokens = min(int(limit), _EXPECTED_OUTPUT_TOKENS)
     costs: list[int] = []
+    lengths = array("I")
     first_bodies: list[bytes] = []
 
     def encoded() -> Iterator[bytes]:
@@ -51,11 +56,13 @@ def prepare_samples(settings: RunSettings) -> Prepared:
                 raise DatasetError(str(error), path=spec.path, row=sample.index) from None
             input_tokens = sample.n_input_tokens or len(sample.text or "") // _CHARS_PER_TOKEN
             costs.append(input_tokens + output_tokens)
+            if sends_ids:
+                lengths.append(sample.n_input_tokens)
             yield body
 
     # worker processes read the bodies from shared memory; one process keeps them as they are
     bodies = SharedBodies.store(encoded()) if n_workers(settings) else list(encoded())
-    return Prepared(bodies, costs, fmt, first_bodies[0])
+    return Prepared(bodies, costs, fmt, first_bodies[0], lengths if sends_ids else None)
 
 
 def dataset_spec(settings: RunSettings, format_name: str) -> DatasetSpec:

@@ -35,10 +35,16 @@ class ClientSettings(Section):
     )
     connect_timeout_s: Number = Field(default=5, gt=0, le=600, description="a new connection, TLS included")
     idle_timeout_s: Number = Field(
-        default=60, gt=0, le=86_400, description="between two pieces of content of one answer, once it has begun"
+        default=60,
+        gt=0,
+        le=86_400,
+        description="between two pieces of content of one answer, once it has begun",
     )
     total_timeout_s: Number | None = Field(
-        default=None, gt=0, le=604_800, description="one attempt from start to end; null: 20 times what a full answer takes in this pool"
+        default=None,
+        gt=0,
+        le=604_800,
+        description="one attempt from start to end; null: 20 times what a full answer takes in this pool",
     )
     drain_s: Number = Field(
         default=5, ge=0, le=3_600, description="after Ctrl-C, wait so long for open requests"

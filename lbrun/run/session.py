@@ -178,9 +178,10 @@ class Session:
         trouble = [e for e in (recorder.error, events.error, outputs and outputs.error) if e]
         workers = parts.worker_reports()
         if workers:
-            client["cpu_s"] += sum(report["cpu_s"] for report in workers)
+            client["cpu_s"] += sum(report.cpu_s for report in workers)
             client["cores_used"] = client["cpu_s"] / max(duration_s, 1e-9)
         client["workers"] = len(loops)
+        self._warnings += parts.unasked_answers()
         died = parts.workers_died()
         if died:
             self._warnings.append(

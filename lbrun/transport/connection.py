@@ -20,10 +20,11 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Protocol, cast
 
-from lbrun.attempt import FailureKind
+from lbrun.attempt import BadAnswer, FailureKind
 from lbrun.formats.api import StreamDecoder
 from lbrun.transport.answer_reader import AnswerReader
 from lbrun.transport.lane import Lane
+from lbrun.transport.pairing import is_unasked
 from lbrun.transport.settings import Limits
 
 STALE_WITHIN_NS = 500_000_000
@@ -39,6 +40,12 @@ would send that again for a quarter of an hour."""
 
 class ConnectionOwner(Protocol):
     """Who is told what became of a connection's attempt. A connection leaves itself alone after a call."""
+
+    def stream_began(self, connection: Connection, start: bytes) -> None:
+        """The first bytes of a stream's body. Raises BadAnswer where they belong to another request."""
+
+    def unasked(self, connection: Connection) -> None:
+        """The server sent an answer that nobody had asked for; the connection is closed."""
 
     def first_token(self, connection: Connection) -> None:
         """The first token of a stream was in the last read. May cancel the attempt."""
@@ -61,7 +68,8 @@ class Connection(asyncio.Protocol):
 
     answer: what the server says; its state is kept until `release`. decoder: reader of the stream, once it
     has begun. All ``*_ns`` are ``time.monotonic_ns()``, 0 for what has not happened; `last_byte_ns` outlives
-    the attempt. content_ns: when content was last seen, its first byte's time until then.
+    the attempt. said: the start of its last answer, and the sample that it was for; None while none is kept.
+    content_ns: when content was last seen, its first byte's time until then.
     """
 
     __slots__ = (
@@ -80,6 +88,8 @@ class Connection(asyncio.Protocol):
         "lane",
         "last_byte_ns",
         "reused",
+        "said",
+        "sample",
         "sent_ns",
     )
 
@@ -95,19 +105,20 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self.answer = AnswerReader(limits)
         self.busy = self.closed = self.reused = False
-        self.attempt_id = -1
+        self.attempt_id = self.sample = -1
+        self.said: tuple[bytes, int] | None = None
         self.sent_ns = self.first_byte_ns = self.first_token_ns = self.last_byte_ns = self.content_ns = 0
         self._n_content = 0
         self.decoder: StreamDecoder | None = None
 
     # ---- what the owner asks for
 
-    def send(self, attempt_id: int, body: bytes | memoryview, now_ns: int, reused: bool) -> None:
+    def send(self, attempt_id: int, sample: int, body: bytes | memoryview, now_ns: int, reused: bool) -> None:
         """Write the request; the connection must be open and idle."""
-        self.attempt_id, self.reused, self.busy = attempt_id, reused, True
+        self.attempt_id, self.sample, self.reused, self.busy = attempt_id, sample, reused, True
         self.sent_ns, self.first_byte_ns, self.first_token_ns = now_ns, 0, 0
-        size = len(body)
-        head = b"%b%d\r\n\r\n" % (self.lane.head, size)
+        size, lane = len(body), self.lane
+        head = lane.head % ((size, attempt_id) if lane.request_id else size)
         transport = cast(asyncio.Transport, self._transport)
         if size <= _JOIN_UP_TO:
             transport.write(b"".join((head, body)))
@@ -117,7 +128,11 @@ class Connection(asyncio.Protocol):
     def release(self) -> bool:
         """End the attempt. Returns whether the connection can carry another; otherwise it is closed."""
         answer = self.answer
-        reusable = answer.keep_alive and not answer.excess and not self.closed and not self._is_sending()
+        if answer.excess:
+            answer.keep_alive = False
+            self._owner.unasked(self)
+        reusable = answer.keep_alive and not self.closed and not self.lane.distrusted
+        reusable = reusable and not self._is_sending()
         self.busy = False
         self.decoder = None
         answer.begin()
@@ -173,7 +188,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on in the answer."""
         if not self.busy:
-            self._end(None)  # nobody asked; an answer to come could not be told apart from this one
+            if self.sent_ns and not self.closed and is_unasked(data):
+                self._owner.unasked(self)
+            self._end(None)  # an answer to come could not be told apart from this one
             return
         now_ns = monotonic_ns()
         self.lane.last_byte_ns = self.last_byte_ns = now_ns
@@ -212,10 +229,16 @@ class Connection(asyncio.Protocol):
             self._break(*answer.trouble)
 
     def _read_stream(self, new_decoder: Callable[[], StreamDecoder]) -> None:
-        decoder = self.decoder
+        decoder, data = self.decoder, self.answer.body()
         if decoder is None:
             decoder = self.decoder = new_decoder()
-        decoder.feed(self.answer.body())
+            try:
+                self._owner.stream_began(self, data)
+            except BadAnswer as bad:
+                self.answer.keep_alive = False
+                self._owner.broken(self, bad.kind, bad.message)
+                return
+        decoder.feed(data)
         if decoder.has_token and not self.first_token_ns:
             self.first_token_ns = self.last_byte_ns
             self._owner.first_token(self)

@@ -48,6 +48,7 @@ class Endpoint:
     url: the base URL, without credentials, trailing slash and ``/v1``; fit to be shown. host: a name or an IP
     address without brackets. head: request line and headers, up to and including ``Content-Length: ``; what
     follows is the length, an empty line and the body. redactor: of what must not appear in any message.
+    has_request_id: the headers have an X-Request-Id of the user's.
     """
 
     url: str
@@ -56,6 +57,7 @@ class Endpoint:
     tls: bool
     head: bytes = field(repr=False)
     redactor: Redactor = field(default_factory=Redactor, repr=False)
+    has_request_id: bool = False
 
     def redact(self, text: str) -> str:
         """The text without secrets: servers like to quote a key that they refuse."""
@@ -116,6 +118,7 @@ def make_endpoint(
         tls=parts.scheme == "https",
         head=head.encode("latin-1"),
         redactor=redactor,
+        has_request_id="x-request-id" in lines,
     )
 
 

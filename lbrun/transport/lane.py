@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lbrun.transport.dial import Dialer
 from lbrun.transport.endpoint import Endpoint
+from lbrun.transport.pairing import Pairing
 
 if TYPE_CHECKING:
     from lbrun.transport.connection import Connection
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Waiting(NamedTuple):
     """An attempt that waits for a connection."""
 
-    body: bytes | memoryview
+    sample: int
     since_ns: int
 
 
@@ -27,12 +28,16 @@ class Lane:
     line: attempts that any connection will do for, oldest first. fresh_line: those that need a new one.
     dialing: connections in the making; which attempt one will carry is open until it is made, so that an
     attempt in line can also ride on a connection that gets free before. held: none is to be made for now.
-    n_open: connections that are open, at rest or not.
+    n_open: connections that are open, at rest or not. head: the form of a request's head. request_id: the
+    form of a request's id, which takes the attempt's; b"" where the requests have one of the user's.
+    pairing: whose answers they are. n_unasked: answers that nobody had asked for; after the first, the server
+    is distrusted: each connection carries one request, so that no answer can be taken for that to another.
     """
 
     __slots__ = (
         "dialer",
         "dialing",
+        "distrusted",
         "endpoint",
         "fresh_line",
         "head",
@@ -42,12 +47,22 @@ class Lane:
         "last_byte_ns",
         "line",
         "n_open",
+        "n_unasked",
+        "pairing",
+        "request_id",
         "server",
     )
 
-    def __init__(self, server: int, endpoint: Endpoint, dialer: Dialer) -> None:
+    def __init__(self, server: int, endpoint: Endpoint, dialer: Dialer, id_prefix: bytes = b"") -> None:
         self.server, self.endpoint, self.dialer = server, endpoint, dialer
-        self.head = endpoint.head
+        self.request_id = b"" if endpoint.has_request_id else id_prefix + b"%dz"
+        self.pairing = Pairing(has_id=bool(self.request_id))
+        self.distrusted, self.n_unasked = False, 0
+        # as one form, which takes the length of the body and the attempt's id
+        self.head = endpoint.head.replace(b"%", b"%%") + b"%d\r\n"
+        if self.request_id:
+            self.head += b"X-Request-Id: %b\r\n" % self.request_id
+        self.head += b"\r\n"
         self.idle: dict[Connection, None] = {}
         self.line: OrderedDict[int, Waiting] = OrderedDict()
         self.fresh_line: OrderedDict[int, Waiting] = OrderedDict()

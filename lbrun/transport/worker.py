@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import ssl
 from collections.abc import Sequence
 from time import monotonic_ns
@@ -19,6 +20,7 @@ from lbrun.transport.dial import Dialer, DialError
 from lbrun.transport.dial_queue import DialQueue
 from lbrun.transport.endpoint import Endpoint, make_ssl_context
 from lbrun.transport.lane import Lane, Waiting
+from lbrun.transport.pairing import COMPARED
 from lbrun.transport.patience import Patience
 from lbrun.transport.refusal import header, refusal_message, retry_after_s
 from lbrun.transport.settings import Limits, Timeouts
@@ -43,16 +45,19 @@ class InlineWorker:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
+        prompt_lengths: Sequence[int] | None = None,
     ) -> None:
         """endpoints: the pool, in the order of its indexes. bodies: prepared requests, by sample index;
         looked up at each submission; memoryviews are of bytes. tls: for https servers; the default trusts
-        the system's authorities.
+        the system's authorities. prompt_lengths: of the bodies, in tokens, where prompts are token ids.
         """
         self._timeouts, self._limits = timeouts or Timeouts(), limits or Limits()
         if tls is None and any(endpoint.tls for endpoint in endpoints):
             tls = make_ssl_context()
         connect_s = self._timeouts.connect_s
-        self._lanes = [Lane(i, e, Dialer(e, tls, connect_s)) for i, e in enumerate(endpoints)]
+        id_prefix = b"lbrun-%b-" % secrets.token_hex(6).encode()  # no two workers send the same id
+        self._lanes = [Lane(i, e, Dialer(e, tls, connect_s), id_prefix) for i, e in enumerate(endpoints)]
+        self._prompt_lengths = prompt_lengths
         self._dials = DialQueue(self._limits, self._make, self._made, self._not_made)
         self._bodies = bodies
         self._decode = request_format.decode
@@ -91,12 +96,12 @@ class InlineWorker:
             connection = lane.idle.popitem()[0]
             if now_ns - connection.last_byte_ns < self._keepalive_ns:
                 self._open[attempt_id] = connection
-                connection.send(attempt_id, body, now_ns, True)
+                connection.send(attempt_id, sample_index, body, now_ns, True)
                 return
             connection.close()
             lane.close_idle()  # the last used was on top, so all others are older
         self._open[attempt_id] = lane
-        (lane.fresh_line if fresh else lane.line)[attempt_id] = Waiting(body, now_ns)
+        (lane.fresh_line if fresh else lane.line)[attempt_id] = Waiting(sample_index, now_ns)
         self._dials.serve(lane)
 
     def flush(self) -> None:
@@ -125,6 +130,10 @@ class InlineWorker:
         """When the server last sent a byte of any answer, 0 if never."""
         return self._lanes[server].last_byte_ns
 
+    def unasked_answers(self) -> list[int]:
+        """How many answers each server has sent that nobody had asked for."""
+        return [lane.n_unasked for lane in self._lanes]
+
     async def close(self) -> None:
         """Close all connections; what is still open is not reported any more."""
         self._closed = True
@@ -152,6 +161,19 @@ class InlineWorker:
             self._dials.release(lane)  # nothing is left for the line to ride on
         self._lost.set()
 
+    def stream_began(self, connection: Connection, start: bytes) -> None:
+        """Check that the stream belongs to its request. Raises BadAnswer."""
+        self._check_pairing(connection, start)
+
+    def unasked(self, connection: Connection) -> None:
+        """Distrust the server from now on: what came on its used connections may be another's answer."""
+        lane = connection.lane
+        lane.n_unasked += 1
+        if not lane.distrusted:
+            lane.distrusted = True
+            log.warning("%s sent an answer that nobody had asked for", lane.endpoint.url)
+            asyncio.get_running_loop().call_soon(self._distrust, lane)
+
     def first_token(self, connection: Connection) -> None:
         """Report the first token of a stream."""
         decoder = connection.decoder
@@ -169,7 +191,9 @@ class InlineWorker:
             return
         try:
             if self._new_decoder is None:
-                answer = self._decode(http.body())
+                body = http.body()
+                self._check_pairing(connection, body)
+                answer = self._decode(body)
             else:
                 decoder = connection.decoder or self._new_decoder()
                 answer = decoder.finish()
@@ -179,7 +203,12 @@ class InlineWorker:
                     self.first_token(connection)
                     if attempt_id not in self._open:
                         return
+            if self._prompt_lengths is not None and answer.n_input_tokens:
+                length = self._prompt_lengths[connection.sample]
+                connection.lane.pairing.check_prompt(length, answer.n_input_tokens, connection.reused)
         except BadAnswer as bad:
+            if bad.kind is FailureKind.MISMATCH:
+                http.keep_alive = False  # what follows would be another's as well
             self._fail_on(connection, bad.kind, bad.message)
             return
         result = AttemptResult(
@@ -213,6 +242,28 @@ class InlineWorker:
         if self._open.get(attempt_id) is connection:
             message = f"the answer could not be read: {type(error).__name__}: {error}"
             self._fail(attempt_id, FailureKind.MALFORMED, message, monotonic_ns())
+
+    # ---- whose answers they are
+
+    def _check_pairing(self, connection: Connection, start: bytes) -> None:
+        lane = connection.lane
+        pairing = lane.pairing
+        if pairing.looks_at_id:
+            pairing.check_id(lane.request_id % connection.attempt_id, connection.answer.headers, start)
+        if pairing.compares:
+            start, last = start[:COMPARED], connection.said
+            connection.said = (start, connection.sample)
+            pairing.check_repeat(start, connection.sample, last)
+
+    def _distrust(self, lane: Lane) -> None:
+        """Take back what waits for an answer on used connections, and use none twice."""
+        lane.close_idle()
+        now_ns, message = monotonic_ns(), "the server sends answers that nobody asked for"
+        for attempt_id, place in list(self._open.items()):
+            if not isinstance(place, Connection) or place.lane is not lane or not place.reused:
+                continue
+            if self._open.get(attempt_id) is place:  # a report may have cancelled others of the list
+                self._fail(attempt_id, FailureKind.MISMATCH, message, now_ns)
 
     # ---- the ends of attempts
 
@@ -272,7 +323,8 @@ class InlineWorker:
             return
         attempt_id, waiting = following
         self._open[attempt_id] = connection
-        connection.send(attempt_id, waiting.body, monotonic_ns(), not new)
+        sample = waiting.sample
+        connection.send(attempt_id, sample, self._bodies[sample], monotonic_ns(), not new)
 
     def _not_made(self, lane: Lane, error: DialError) -> None:
         now_ns = monotonic_ns()

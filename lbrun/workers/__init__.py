@@ -13,5 +13,6 @@ not be done once the run has begun, which is when a dead process has to be repla
 from lbrun.workers.bodies import SharedBodies
 from lbrun.workers.pool import ProcessWorkers
 from lbrun.workers.setup import WorkerSetup
+from lbrun.workers.wire import Report
 
-__all__ = ["ProcessWorkers", "SharedBodies", "WorkerSetup"]
+__all__ = ["ProcessWorkers", "Report", "SharedBodies", "WorkerSetup"]

@@ -43,7 +43,7 @@ class Line(asyncio.Protocol):
         self._owner, self.index, self._environ = owner, index, environ
         self.open: dict[int, None] = {}
         self.attempts = bytearray()  # records of the next ATTEMPTS frame
-        self.report: dict[str, float] = {}
+        self.report: wire.Report | None = None
         self.restarts = 0
         self.started_ns = 0
         self.killed_for = ""
@@ -174,7 +174,7 @@ class Line(asyncio.Protocol):
         elif kind == wire.WORD:
             self._words.append(str(payload[1:], "utf-8"))
         elif kind == wire.REPORT:
-            self.report = msgspec.json.decode(payload)
+            self.report = msgspec.json.decode(payload, type=wire.Report)
 
 
 async def ended(process: subprocess.Popen[bytes], patience_s: float) -> str:

@@ -174,9 +174,13 @@ class ProcessWorkers:
             for i, before in enumerate(self._loops_before)
         ]
 
-    def reports(self) -> list[dict[str, float]]:
-        """After `close`: ``cpu_s`` and ``busy`` (share of time) of each process that could still tell."""
+    def reports(self) -> list[wire.Report]:
+        """After `close`: what each process says that could still tell."""
         return [line.report for line in self._lines if line.report]
+
+    def unasked_answers(self) -> list[int]:
+        """After `close`: how many answers each server has sent that nobody had asked for."""
+        return [sum(n) for n in zip(*(report.unasked_answers for report in self.reports()), strict=True)]
 
     # ---- life and death of the processes
 

@@ -47,6 +47,7 @@ class _Process(asyncio.Protocol):
             timeouts=setup.timeouts,
             limits=launch.limits,
             tls=make_ssl_context(setup.ca_file) if any(e.tls for e in setup.endpoints) else None,
+            prompt_lengths=setup.prompt_lengths,
         )
         self._frames = wire.Frames()
         self._out = bytearray()  # whole frames, in order
@@ -92,7 +93,8 @@ class _Process(asyncio.Protocol):
                 worker.evict(server)
         elif kind == wire.CLOSE:
             self._flush()
-            self._transport.write(wire.frame(wire.REPORT, msgspec.json.encode(self._cost())))
+            report = wire.Report(*self._cost(), self._worker.unasked_answers())
+            self._transport.write(wire.frame(wire.REPORT, msgspec.json.encode(report)))
             self._transport.close()
 
     # ---- AttemptSink
@@ -169,10 +171,10 @@ class _Process(asyncio.Protocol):
         last = self._worker.last_byte_ns
         self._beats.beat(self._index, time.monotonic_ns(), [last(s) for s in range(self._n_servers)])
 
-    def _cost(self) -> dict[str, float]:
+    def _cost(self) -> tuple[float, float]:
         wall_s, thread_s, cpu_s = self._began_s
         elapsed_s = max(time.monotonic() - wall_s, 1e-9)
-        return {"cpu_s": _cpu_s() - cpu_s, "busy": (time.thread_time() - thread_s) / elapsed_s}
+        return _cpu_s() - cpu_s, (time.thread_time() - thread_s) / elapsed_s
 
     async def close(self) -> None:
         """End the attempts that are still open; nobody hears of them."""

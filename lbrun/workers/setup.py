@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lbrun.formats import FormatOptions
@@ -15,7 +16,7 @@ from lbrun.transport.settings import Limits, Timeouts
 class WorkerSetup:
     """endpoints: the pool. format_name, options: how answers are read (must be picklable). limits: of all
     workers together, where they bound a number of connections. ca_file: authorities for https, None for the
-    system's.
+    system's. prompt_lengths: see `lbrun.transport.worker`.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -24,6 +25,7 @@ class WorkerSetup:
     timeouts: Timeouts
     limits: Limits
     ca_file: str | None = None
+    prompt_lengths: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ A frame is a kind (1 byte), a length (4 bytes, little-endian) and so many bytes:
                        DONE_WITH  the same, payload; one
                        FAILED     (attempt id, AttemptFailure's fields), msgpack; one
                        WORD       finish code, the server's word for it; before its first use
-                       REPORT     what the process cost, JSON; the last frame
+                       REPORT     `Report`, JSON; the last frame
 
 Frames of one direction keep their order: a first token always comes before its attempt's end.
 """
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -38,6 +39,15 @@ FIRST, FIRST_WITH, DONE, DONE_WITH, FAILED, WORD, REPORT = 11, 12, 13, 14, 15, 1
 
 MAX_WORDS = 250
 OTHER_WORD = "(other)"
+
+
+class Report(NamedTuple):
+    """What a worker process has cost, and seen. busy: share of time. unasked_answers: by server."""
+
+    cpu_s: float
+    busy: float
+    unasked_answers: list[int]
+
 
 _encode_failure = msgspec.msgpack.Encoder().encode
 _decode_failure = msgspec.msgpack.Decoder(tuple[int, AttemptFailure]).decode

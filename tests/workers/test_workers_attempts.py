@@ -435,8 +435,8 @@ def test_processes_tell_what_they_have_cost_when_they_are_closed() -> None:
             assert b.workers.reports() == []
             await b.workers.close()
             for report in b.workers.reports():
-                assert report["cpu_s"] > 0
-                assert 0 < report["busy"] <= 1
+                assert report.cpu_s > 0
+                assert 0 < report.busy <= 1
             assert len(b.workers.reports()) == 2
 
     run(main())
